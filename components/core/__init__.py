@@ -1,0 +1,1 @@
+"""The nouns that every step shares: errors, stores, run records, verdicts, releases. No TensorFlow, no KFP."""

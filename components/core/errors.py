@@ -1,0 +1,65 @@
+"""Every error that Dual Deploy raises on purpose.
+
+    DualError                exit 1   something failed that is nobody's input
+    ├── UsageError           exit 2   a flag, a setting or a file that a person wrote is wrong
+    ├── NotBlessedError      exit 3   the models were judged and refused
+    ├── DataError            exit 4   the images, labels or a stored file can't be used
+    └── ConflictError        exit 5   somebody else changed the same object first
+        ├── AlreadyExistsError        put-if-absent found another content under the name
+        └── StaleError                compare-and-swap found another generation
+
+A message says what is wrong, where, and what to do about it.
+"""
+
+
+class DualError(Exception):
+    """Base of the tree; catch it to print `message` and leave with `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        """Build the message `where: what. fix.`; each part is a sentence or phrase without its full stop."""
+        self.what, self.where, self.fix = what, where, fix
+        head = f"{where}: {what}" if where else what
+        super().__init__(f"{head}. {fix}." if fix else f"{head}.")
+
+
+class UsageError(DualError):
+    """A flag, a setting or a configuration file is wrong."""
+
+    exit_code = 2
+
+
+class NotBlessedError(DualError):
+    """The candidate was judged and refused; nothing was shipped."""
+
+    exit_code = 3
+
+
+class DataError(DualError):
+    """Images, labels or a stored file can't be used as they are."""
+
+    exit_code = 4
+
+
+class ConflictError(DualError):
+    """Somebody else changed the same object first; nothing was overwritten."""
+
+    exit_code = 5
+
+
+class AlreadyExistsError(ConflictError):
+    """A put-if-absent found an object under its name."""
+
+
+class StaleError(ConflictError):
+    """A compare-and-swap found another generation than the one that was read."""
+
+
+def missing_extra(extra: str, module: str) -> UsageError:
+    """The error for an optional dependency that isn't installed, with the command that installs it."""
+    return UsageError(
+        f"the Python package '{module}' is not installed",
+        where=f"extra '{extra}'",
+        fix=f"Install it with: uv sync --extra {extra}   (or: pip install 'dual-deploy[{extra}]')",
+    )

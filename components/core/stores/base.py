@@ -1,0 +1,112 @@
+"""What a store promises, whatever lies below."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from components.core.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object's bytes and the generation under which they were read (opaque; for `swap`)."""
+
+    data: bytes
+    generation: str
+
+
+class Store(ABC):
+    """A flat name space of immutable objects plus a few mutable ones that change by compare-and-swap.
+
+    Names are relative POSIX paths. A reader sees an object whole or not at all. Every write is atomic. Errors: `DataError`
+    for a missing or unreadable object, `AlreadyExistsError` and `StaleError` for lost races, `UsageError` for a bad address.
+    """
+
+    uri: str
+
+    @abstractmethod
+    def get(self, name: str) -> Object:
+        """The object's bytes and generation; `DataError` if there is none."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Whether an object of that name is there."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Iterator[str]:
+        """Names that start with `prefix`, sorted."""
+
+    @abstractmethod
+    def put(self, name: str, data: bytes) -> None:
+        """Write `data`, replacing what was there. For caches and run records only, never for contracts."""
+
+    @abstractmethod
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        """Write `data` if the name is free and return True; return False and leave things alone if it is taken."""
+
+    @abstractmethod
+    def swap(self, name: str, data: bytes, generation: str | None) -> str:
+        """Replace the object read under `generation` (None: it must be absent); returns the new generation.
+
+        Raises `StaleError` if another generation is there by now.
+        """
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove the object; no error if it is gone already."""
+
+    def find(self, name: str) -> Object | None:
+        """The object, or None if it is not there."""
+        return self.get(name) if self.exists(name) else None
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Write a file's content under `name` (replacing)."""
+        self.put(name, path.read_bytes())
+
+    def get_file(self, name: str, path: Path) -> None:
+        """Write an object's content to `path`, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.part")
+        temporary.write_bytes(self.get(name).data)
+        temporary.replace(path)
+
+    def put_tree(self, prefix: str, root: Path) -> None:
+        """Write every file below `root` under `prefix/`, in sorted order."""
+        for path in sorted(p for p in root.rglob("*") if p.is_file()):
+            self.put_file(join(prefix, path.relative_to(root).as_posix()), path)
+
+    def get_tree(self, prefix: str, root: Path) -> None:
+        """Write every object below `prefix/` to files below `root`."""
+        for name in self.list(f"{prefix}/"):
+            self.get_file(name, root / name.removeprefix(f"{prefix}/"))
+
+
+def join(*parts: str) -> str:
+    """Join store names and refuse what would leave the store."""
+    name = "/".join(part.strip("/") for part in parts if part)
+    if not name or any(piece in ("", ".", "..") for piece in PurePosixPath(name).parts) or "\\" in name or "\0" in name:
+        raise DataError(f"'{name}' is not a name inside a store", fix="Names are relative paths without '..'")
+    return name
+
+
+def open_store(uri: str) -> Store:
+    """The store at a folder, `file://`, `gs://bucket/prefix` or `s3://bucket/prefix`.
+
+    Raises `UsageError` for any other address.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme == "file":
+        from components.core.stores.local import LocalStore
+
+        return LocalStore(Path(rest if separator else uri).expanduser().resolve())
+    bucket, _, prefix = rest.partition("/")
+    if scheme == "gs" and bucket:
+        from components.core.stores.gcs import GcsStore
+
+        return GcsStore(bucket, prefix.strip("/"))
+    if scheme == "s3" and bucket:
+        from components.core.stores.s3 import S3Store
+
+        return S3Store(bucket, prefix.strip("/"))
+    raise UsageError(f"'{uri}' is not a store", where="--store", fix="Give a folder, gs://bucket/prefix or s3://bucket/prefix")

@@ -1,0 +1,1 @@
+"""What the evaluating steps share: predictions, metrics with intervals, and the pictures of them."""
