@@ -1,0 +1,1 @@
+"""The pipeline of the steps, the targets that it runs on, and the command line."""

@@ -8,8 +8,7 @@ from components.core.preprocessing import Preprocessing
 
 
 def decode_and_resize(image_bytes: Any, contract: Preprocessing) -> Any:
-    """JPEG or PNG bytes (string scalar) → uint8 [height, width, 3] by `contract`.
-
+    """JPEG or PNG bytes (string scalar) → uint8 [height, width, 3] by `contract`."""
     image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
     return resize(image, contract)
