@@ -109,6 +109,11 @@ class StepRecord:
         """Keep a JSON value for later steps and the report (no NaN, no numpy)."""
         self.record.data[name] = value
 
+    def log_metrics(self, artifact: Any) -> None:
+        """Log every scalar to a KFP Metrics artifact, which shows it in the UI."""
+        for name, value in self.record.metrics.items():
+            artifact.log_metric(name, value)
+
     def html(self) -> str:
         """A self-contained page of this step for KFP's HTML view."""
         return _page(self.record, self._images)
@@ -136,8 +141,11 @@ class StepRecord:
 
 
 @contextmanager
-def open_step(step: str, *, store: str, run_id: str) -> Iterator[StepRecord]:
-    """Open a step's record; write it at the start, and at the end whatever happened in between."""
+def open_step(step: str, *, store: str, run_id: str, view: str = "") -> Iterator[StepRecord]:
+    """Open a step's record; write it at the start, and at the end whatever happened in between.
+
+    `view` is the path of KFP's HTML artifact; the step's page is written there at the end.
+    """
     record = Record(step=step, started=datetime.now(UTC).isoformat(timespec="seconds"))
     book = StepRecord(open_store(store), run_id, step, record)
     book.write()
@@ -153,6 +161,9 @@ def open_step(step: str, *, store: str, run_id: str) -> Iterator[StepRecord]:
     finally:
         book.record.seconds = round(time.monotonic() - began, 3)
         book.write()
+        if view:
+            Path(view).parent.mkdir(parents=True, exist_ok=True)
+            Path(view).write_text(book.html())
 
 
 def record_name(run_id: str, step: str, file: str) -> str:
