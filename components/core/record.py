@@ -150,6 +150,7 @@ def open_step(step: str, *, store: str, run_id: str, view: str = "") -> Iterator
     book = StepRecord(open_store(store), run_id, step, record)
     book.write()
     began = time.monotonic()
+    book.say("started")
     try:
         yield book
         book.record.status = "succeeded"
@@ -161,6 +162,7 @@ def open_step(step: str, *, store: str, run_id: str, view: str = "") -> Iterator
     finally:
         book.record.seconds = round(time.monotonic() - began, 3)
         book.write()
+        book.say(f"{'finished' if book.record.status == 'succeeded' else 'failed'} in {book.record.seconds:.1f} s")
         if view:
             Path(view).parent.mkdir(parents=True, exist_ok=True)
             Path(view).write_text(book.html())

@@ -1,0 +1,159 @@
+"""A run on this machine: starts the KFP child, shows a line per step, and says how it ended."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+from components.core.record import Record, read_records
+from components.core.stores import Store, open_store
+from pipelines.progress import Progress
+from pipelines.settings import Settings
+
+_EXIT_CODES = {"UsageError": 2, "NotBlessedError": 3, "DataError": 4, "ConflictError": 5, "AlreadyExistsError": 5, "StaleError": 5}
+_STEP_LINE = re.compile(r"^(?:\s|\[[^\]]*\])*([a-z_]+): (.*)$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    run_id: str
+    outcome: str
+    """SHIPPED, NOT SHIPPED or FAILED."""
+    exit_code: int
+    release: str
+    """The shipped release's id, or empty."""
+    why: str
+    report: str
+    """Path of the HTML report, if one was written."""
+    log: str
+    seconds: float
+
+
+def new_run_id() -> str:
+    """A sortable, unique name: UTC time and a random tail."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
+
+
+def run_local(data: str, store_uri: str, settings: Settings, progress: Progress, run_id: str = "") -> Outcome:
+    """Run the whole pipeline here and return how it ended; never raises for a failed step.
+
+    Intermediate artifacts live in a temporary folder beside the store (or in the system's) and are removed at the end:
+    what matters is in the store by then.
+    """
+    run_id = run_id or new_run_id()
+    store = open_store(store_uri)
+    work = _work_folder(store_uri, run_id)
+    log = work.parent / f"{run_id}.log"
+    began = time.monotonic()
+    arguments = {"data": data, "store": store.uri, "settings": settings.model_dump_json(), "run_id": run_id}
+    try:
+        code = _run_child({"pipeline_root": str(work), "arguments": arguments}, work, log, progress)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return _outcome(store, run_id, code, log, time.monotonic() - began)
+
+
+def _work_folder(store_uri: str, run_id: str) -> Path:
+    base = Path.cwd() / ".dual" if "://" in store_uri else Path(store_uri).expanduser().resolve() / ".work"
+    (folder := base / run_id).mkdir(parents=True)
+    return folder
+
+
+def _run_child(request: dict[str, object], work: Path, log: Path, progress: Progress) -> int:
+    request_file = work / "request.json"
+    request_file.write_text(json.dumps(request))
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
+    # A session of its own, so that an interrupt ends the whole tree of step processes and not only the runner.
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.kfp_local", str(request_file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+        start_new_session=True,
+    )
+    with _ended_with_us(child), log.open("w") as file, progress:
+        assert child.stdout is not None  # noqa: S101 - PIPE was asked for
+        _follow(child.stdout, file, progress)
+        return child.wait()
+
+
+@contextlib.contextmanager
+def _ended_with_us(child: "subprocess.Popen[str]") -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if child.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
+            child.wait()
+
+
+def _follow(lines: IO[str], log: IO[str], progress: Progress) -> None:
+    for line in lines:
+        log.write(line)
+        log.flush()
+        if match := _STEP_LINE.match(line.rstrip()):
+            progress.line(match[1], match[2])
+
+
+def _outcome(store: Store, run_id: str, code: int, log: Path, seconds: float) -> Outcome:
+    records = read_records(store, run_id)
+    failed = next((record for record in records.values() if record.status != "succeeded"), None)
+    release = str(records["publish_mobile"].data.get("release", "")) if _shipped(records) else ""
+    if failed is not None or (code and not records):
+        outcome, exit_code, why = "FAILED", _exit_code(failed), _why(failed, log)
+    elif release:
+        outcome, exit_code, why = "SHIPPED", 0, ""
+    else:
+        outcome, exit_code, why = "NOT SHIPPED", 3, _refusal(records)
+    report = _report_path(store, run_id)
+    return Outcome(
+        run_id=run_id,
+        outcome=outcome,
+        exit_code=exit_code,
+        release=release,
+        why=why,
+        report=report,
+        log=str(log),
+        seconds=round(seconds, 1),
+    )
+
+
+def _shipped(records: dict[str, Record]) -> bool:
+    return "publish_mobile" in records and records["publish_mobile"].status == "succeeded"
+
+
+def _exit_code(failed: Record | None) -> int:
+    return _EXIT_CODES.get(failed.error.partition(":")[0], 1) if failed else 1
+
+
+def _why(failed: Record | None, log: Path) -> str:
+    if failed is None:
+        return f"the pipeline could not start; the end of {log} says why"
+    error = failed.error or "the step's process was killed or died"
+    return f"{failed.step}: {error}"
+
+
+def _refusal(records: dict[str, Record]) -> str:
+    verdict = records["assemble_release"].verdict if "assemble_release" in records else None
+    return "; ".join(verdict.failures()) if verdict else "the run ended before a release was judged"
+
+
+def _report_path(store: Store, run_id: str) -> str:
+    name = f"runs/{run_id}/report/index.html"
+    return f"{store.uri}/{name}" if store.exists(name) else ""
