@@ -1,7 +1,10 @@
 """The flow: every step, what it takes from the others, and the exit step that reports whatever happened.
 
-ingest ─► validate_data ─┬─► train_cloud ──► evaluate_cloud ────────────────────┬─┬─► compare_pair ──┬─► assemble_release ─► roll_out_cloud ─► publish_mobile
-                         └─► train_mobile ─► quantize_mobile ─► evaluate_mobile ┘ └─► validate_infra ┘
+ingest ─► validate_data ─┬─► train_cloud ──► evaluate_cloud ────────────────────┐
+                         └─► train_mobile ─► quantize_mobile ─► evaluate_mobile ┤
+       ┌────────────────────────────────────────────────────────────────────────┘
+       ├─► compare_pair ───┬─► assemble_release ─► roll_out_cloud ─► publish_mobile
+       └─► validate_infra ─┘
 """
 
 from collections.abc import Callable
@@ -25,23 +28,6 @@ from components.validate_infra.component import validate_infra
 from pipelines.targets import Needs, Target
 
 NOT_BLESSED = "NOT BLESSED"
-STEPS = (
-    "ingest",
-    "validate_data",
-    "train_cloud",
-    "evaluate_cloud",
-    "train_mobile",
-    "quantize_mobile",
-    "evaluate_mobile",
-    "compare_pair",
-    "validate_infra",
-    "assemble_release",
-    "roll_out_cloud",
-    "publish_mobile",
-    "report",
-)
-"""Every step in the order in which one machine runs them."""
-
 _LIGHT = Needs()
 _DATA = Needs(cpu="4", memory="8G")
 _TRAIN = Needs(cpu="8", memory="16G", accelerator=True)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from components.core.record import Record, read_records
+from components.core.record import read_records
 from components.core.stores import Store, open_store
+from components.report.story import tell
 from pipelines.progress import Progress
 from pipelines.settings import Settings
 
-_EXIT_CODES = {"UsageError": 2, "NotBlessedError": 3, "DataError": 4, "ConflictError": 5, "AlreadyExistsError": 5, "StaleError": 5}
 _STEP_LINE = re.compile(r"^(?:\s|\[[^\]]*\])*([a-z_]+): (.*)$")
 
 
@@ -113,45 +113,18 @@ def _follow(lines: IO[str], log: IO[str], progress: Progress) -> None:
 
 def _outcome(store: Store, run_id: str, code: int, log: Path, seconds: float) -> Outcome:
     records = read_records(store, run_id)
-    failed = next((record for record in records.values() if record.status != "succeeded"), None)
-    release = str(records["publish_mobile"].data.get("release", "")) if _shipped(records) else ""
-    if failed is not None or (code and not records):
-        outcome, exit_code, why = "FAILED", _exit_code(failed), _why(failed, log)
-    elif release:
-        outcome, exit_code, why = "SHIPPED", 0, ""
-    else:
-        outcome, exit_code, why = "NOT SHIPPED", 3, _refusal(records)
-    report = _report_path(store, run_id)
+    story = tell(records)
+    why = "; ".join(story.why) if records or not code else f"the pipeline could not start; the end of {log} says why"
     return Outcome(
         run_id=run_id,
-        outcome=outcome,
-        exit_code=exit_code,
-        release=release,
+        outcome=story.outcome,
+        exit_code=story.exit_code,
+        release=story.release,
         why=why,
-        report=report,
+        report=_report_path(store, run_id),
         log=str(log),
         seconds=round(seconds, 1),
     )
-
-
-def _shipped(records: dict[str, Record]) -> bool:
-    return "publish_mobile" in records and records["publish_mobile"].status == "succeeded"
-
-
-def _exit_code(failed: Record | None) -> int:
-    return _EXIT_CODES.get(failed.error.partition(":")[0], 1) if failed else 1
-
-
-def _why(failed: Record | None, log: Path) -> str:
-    if failed is None:
-        return f"the pipeline could not start; the end of {log} says why"
-    error = failed.error or "the step's process was killed or died"
-    return f"{failed.step}: {error}"
-
-
-def _refusal(records: dict[str, Record]) -> str:
-    verdict = records["assemble_release"].verdict if "assemble_release" in records else None
-    return "; ".join(verdict.failures()) if verdict else "the run ended before a release was judged"
 
 
 def _report_path(store: Store, run_id: str) -> str:

@@ -1,0 +1,125 @@
+"""The HTML page: everything inline, no script, no external call, so that KFP's sandboxed view and a mail attachment show it whole."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components.core.record import Record, data_uri, read_records, record_name
+from components.core.stores import Store
+from components.report.settings import ReportSettings
+from components.report.story import ORDER, Story, tell, verdicts
+
+_TITLES = {
+    "ingest": "Images taken in",
+    "validate_data": "Data checked",
+    "train_cloud": "Cloud model trained",
+    "evaluate_cloud": "Cloud model measured",
+    "train_mobile": "Mobile model trained",
+    "quantize_mobile": "Mobile model quantized",
+    "evaluate_mobile": "Mobile model measured",
+    "compare_pair": "The pair compared",
+    "validate_infra": "Loaded and queried for real",
+    "assemble_release": "Release assembled",
+    "roll_out_cloud": "Cloud model rolled out",
+    "publish_mobile": "Mobile model published",
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One step of the time line; times in seconds since the run began, shares in percent of the whole."""
+
+    step: str
+    seconds: float
+    left: float
+    width: float
+    status: str
+    cached: bool
+    cost: float
+
+
+def render(store: Store, run_id: str, settings: ReportSettings | None = None) -> str:
+    """The page of a run as it stands now; the exit step calls it last, assemble_release for the release's own copy."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    prices = settings or ReportSettings()
+    records = {step: record for step, record in read_records(store, run_id).items() if step != "report"}
+    environment = Environment(loader=PackageLoader("components.report", "."), autoescape=select_autoescape(["html"], default=True))
+    environment.filters["cell"] = _cell
+    template = environment.get_template("page.html")
+    story = tell(records)
+    bars = time_line(records, prices.price_per_hour)
+    return template.render(
+        run_id=run_id,
+        story=story,
+        headline=_headline(story, records),
+        verdicts=verdicts(records),
+        pair=pair_table(records),
+        steps=[_section(store, run_id, records[step]) for step in ORDER if step in records],
+        bars=bars,
+        total_seconds=sum(bar.seconds for bar in bars),
+        total_cost=sum(bar.cost for bar in bars),
+        currency=prices.currency,
+        started=min((record.started for record in records.values()), default=""),
+    )
+
+
+def time_line(records: Mapping[str, Record], price_per_hour: float) -> list[Bar]:
+    """When each step ran and what it cost at `price_per_hour`."""
+    from datetime import datetime
+
+    steps = [records[step] for step in ORDER if step in records]
+    starts = [datetime.fromisoformat(record.started).timestamp() for record in steps]
+    if not starts:
+        return []
+    zero = min(starts)
+    span = max(max(start + r.seconds for start, r in zip(starts, steps, strict=True)) - zero, 0.001)
+    return [
+        Bar(
+            step=record.step,
+            seconds=record.seconds,
+            left=100 * (start - zero) / span,
+            width=max(100 * record.seconds / span, 0.4),
+            status=record.status,
+            cached=record.cached,
+            cost=record.seconds / 3600 * price_per_hour,
+        )
+        for start, record in zip(starts, steps, strict=True)
+    ]
+
+
+def pair_table(records: Mapping[str, Record]) -> list[tuple[str, str, str]]:
+    """(what, cloud, mobile): the two models side by side, as far as they were measured."""
+    cloud, mobile = _metrics(records, "evaluate_cloud"), _metrics(records, "evaluate_mobile")
+    names = [name for name in ("accuracy", "macro_f1", "expected_calibration_error", "log_loss") if name in cloud or name in mobile]
+    return [(name.replace("_", " "), _number(cloud.get(name)), _number(mobile.get(name))) for name in names]
+
+
+def _metrics(records: Mapping[str, Record], step: str) -> Mapping[str, float]:
+    return records[step].metrics if step in records else {}
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _headline(story: Story, records: Mapping[str, Record]) -> str:
+    if story.outcome == "SHIPPED":
+        return f"Release {story.release} serves and is published: both halves of the pair."
+    if story.outcome == "NOT SHIPPED":
+        return "The run finished; the gates refused the pair. Nothing that serves or is published was changed."
+    done = sum(record.status == "succeeded" for record in records.values())
+    return f"Step {story.failed_step or '?'} failed after {done} steps had succeeded. What they made is kept."
+
+
+def _section(store: Store, run_id: str, record: Record) -> dict[str, Any]:
+    pictures = [
+        {"caption": p.caption, "uri": data_uri(p.file, store.get(record_name(run_id, record.step, p.file)).data)} for p in record.pictures
+    ]
+    return {"title": _TITLES.get(record.step, record.step), "record": record, "pictures": pictures}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,68 @@
+"""What a run came to, told from its records alone: the one place that decides between SHIPPED, NOT SHIPPED and FAILED."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from components.core.gate import Reason
+from components.core.record import Record
+
+ORDER = (
+    "ingest",
+    "validate_data",
+    "train_cloud",
+    "evaluate_cloud",
+    "train_mobile",
+    "quantize_mobile",
+    "evaluate_mobile",
+    "compare_pair",
+    "validate_infra",
+    "assemble_release",
+    "roll_out_cloud",
+    "publish_mobile",
+    "report",
+)
+"""Steps in the order of the flow; the report shows them so."""
+
+EXIT_CODES = {"UsageError": 2, "NotBlessedError": 3, "DataError": 4, "ConflictError": 5, "AlreadyExistsError": 5, "StaleError": 5}
+
+
+@dataclass(frozen=True)
+class Story:
+    """How a run ended."""
+
+    outcome: Literal["SHIPPED", "NOT SHIPPED", "FAILED"]
+    release: str
+    """The release's id if it was shipped, else empty."""
+    why: list[str]
+    """Reasons of a refusal or a failure, most telling first; empty if shipped."""
+    failed_step: str = ""
+    warnings: list[str] = field(default_factory=list)
+    exit_code: int = 0
+
+
+def tell(records: Mapping[str, Record]) -> Story:
+    """The story of a run; a step that started and never ended counts as failed (its process was killed)."""
+    warnings = [f"{step}: {text}" for step in ORDER if step in records for text in records[step].warnings]
+    failed = next((records[s] for s in ORDER if s in records and s != "report" and records[s].status != "succeeded"), None)
+    if failed is not None:
+        error = failed.error or "DualError: the step's process ended without a word (killed, or out of memory)"
+        code = EXIT_CODES.get(error.partition(":")[0], 1)
+        return Story("FAILED", "", [f"{failed.step}: {error}"], failed.step, warnings, code)
+    published = records.get("publish_mobile")
+    if published is not None:
+        return Story("SHIPPED", str(published.data.get("release", "")), [], "", warnings)
+    if "assemble_release" not in records:
+        return Story("FAILED", "", ["the run ended before a release was judged"], "", warnings, 1)
+    return Story("NOT SHIPPED", "", _refusals(records), "", warnings, 3)
+
+
+def verdicts(records: Mapping[str, Record]) -> list[tuple[str, bool, list[Reason]]]:
+    """(step, blessed, checks) of every step that judged, in the order of the flow."""
+    found = [(step, records[step].verdict) for step in ORDER if step in records]
+    return [(step, verdict.blessed, verdict.reasons) for step, verdict in found if verdict is not None]
+
+
+def _refusals(records: Mapping[str, Record]) -> list[str]:
+    texts = [f"{step}: {r.text}" for step, _, reasons in verdicts(records) if step != "assemble_release" for r in reasons if not r.passed]
+    return texts or ["assemble_release did not bless the release"]
