@@ -1,0 +1,1 @@
+"""The cloud rollout: which release servers should serve, and how they get from one to the next without losing a request."""
