@@ -180,6 +180,11 @@ def read_records(store: Store, run_id: str) -> dict[str, Record]:
     return {record.step: record for record in records}
 
 
+def run_ids(store: Store) -> list[str]:
+    """Every run that left a record, oldest first (run ids begin with their time)."""
+    return sorted({name.split("/")[1] for name in store.list("runs/") if name.endswith("/record.json")})
+
+
 def data_uri(file: str, image: bytes) -> str:
     """A picture as a data URI: KFP's sandboxed HTML view makes no external calls."""
     return f"data:{_MEDIA[file.rpartition('.')[2]]};base64,{b64encode(image).decode()}"
