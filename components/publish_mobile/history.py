@@ -1,0 +1,90 @@
+"""`history/<sequence>.json`: append-only, one entry per publication and undo, written before the channel that makes it true.
+
+Each entry names the sequence `after` which it comes. The committed entries are those on the chain from the channel's sequence back
+to 0; an entry beside the chain belongs to a publisher that lost a race or died before its swap, and never took effect.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.core.channel import Channel
+from components.core.errors import ConflictError, DataError
+from components.core.stores import Store, join
+
+_FOLDER = "history/"
+_ATTEMPTS = 100
+
+
+class HistoryEntry(BaseModel):
+    """The content of one history file."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: Literal["dual.history/v1"] = Field(default="dual.history/v1", alias="schema")
+    sequence: int = Field(ge=1)
+    after: int = Field(ge=0)
+    """The sequence of the channel that this entry was based on; 0 for the first publication."""
+    action: Literal["publish", "undo"]
+    release: str
+    """The release that becomes current."""
+    previous: str = ""
+    """Where an undo of this entry goes."""
+    reason: str = ""
+    run_id: str = ""
+    at: str
+    """UTC, ISO 8601."""
+
+    def same_intent(self, other: "HistoryEntry") -> bool:
+        """Whether both ask for the same change of the same channel state."""
+        return (self.after, self.action, self.release) == (other.after, other.action, other.release)
+
+
+def history_name(sequence: int) -> str:
+    """Where an entry lies in the store."""
+    return join(_FOLDER, f"{sequence:08d}.json")
+
+
+def read_history(store: Store) -> list[HistoryEntry]:
+    """Every entry by rising sequence, also those that never took effect; `DataError` if one is malformed."""
+    return [_read(store, name) for name in store.list(_FOLDER)]
+
+
+def _read(store: Store, name: str) -> HistoryEntry:
+    try:
+        return HistoryEntry.model_validate_json(store.get(name).data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        raise DataError(what, where=f"{store.uri}/{name}", fix="The history is append-only: restore the file from a backup") from None
+
+
+def committed(entries: list[HistoryEntry], channel: Channel | None) -> list[HistoryEntry]:
+    """The entries that took effect, newest first; ends early where the chain is broken (`verify_store` says so)."""
+    by_sequence = {entry.sequence: entry for entry in entries}
+    chain: list[HistoryEntry] = []
+    sequence = channel.sequence if channel else 0
+    while (entry := by_sequence.get(sequence)) is not None:
+        chain.append(entry)
+        # An entry can only follow an earlier one; anything else would walk in a circle.
+        sequence = entry.after if entry.after < entry.sequence else 0
+    return chain
+
+
+def append_entry(store: Store, wanted: HistoryEntry) -> HistoryEntry:
+    """Append `wanted` under the next free sequence, or take over the same intent that a dead process left behind."""
+    for _ in range(_ATTEMPTS):
+        entries = read_history(store)
+        pending = next((e for e in entries if e.same_intent(wanted) and not _has_followers(e, entries)), None)
+        if pending is not None:
+            return pending
+        sequence = max([wanted.after, *(entry.sequence for entry in entries)]) + 1
+        entry = wanted.model_copy(update={"sequence": sequence})
+        if store.put_if_absent(history_name(sequence), entry.model_dump_json(by_alias=True, indent=1).encode()):
+            return entry
+    raise ConflictError("other publishers took every next sequence", where=f"{store.uri}/{_FOLDER}", fix="Run again when they are done")
+
+
+def _has_followers(entry: HistoryEntry, entries: list[HistoryEntry]) -> bool:
+    # Then it took effect once: sequences must not be used twice, even if the channel's file was deleted.
+    return any(other.after >= entry.sequence for other in entries)
