@@ -1,0 +1,123 @@
+"""Writes the generated parts of docs/: the configuration reference, from the settings model itself.
+
+Usage: python -m pipelines.docs [--check]
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from components.core.gate import Gate, Threshold
+from pipelines.settings import PROFILES, Settings, profile_names
+
+CONFIGURATION = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
+
+_INTRODUCTION = """# Configuration reference
+
+Generated from the settings model by `make docs`; a test fails when it is out of date.
+
+Five layers, each stronger than the one before: **defaults < profile < `--config FILE` < environment < `--set key=value`**.
+A profile is a YAML file that you can copy and edit (`--profile my.yaml`). In the environment a key is spelled
+`DUAL_TRAIN_CLOUD__IMAGE_SIZE=96`, as a flag `--set train_cloud.image_size=96`. `dual settings` prints what a run would start with.
+An unknown key, a wrong type or a value out of range ends the run before it starts (exit code 2), and the message names the key,
+the layer and what was found.
+"""
+
+
+def configuration() -> str:
+    """The configuration reference as Markdown."""
+    lines = [_INTRODUCTION]
+    top = [(name, info) for name, info in Settings.model_fields.items() if _model(info.annotation) is None]
+    lines += ["## Top level", "", *_rows(top), ""]
+    for name, info in Settings.model_fields.items():
+        model = _model(info.annotation)
+        if model is not None:
+            lines += [f"## {name}", "", (model.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "), ""]
+            lines += [*_rows(_flat(model, info.default)), ""]
+    lines += _gates()
+    lines += ["## Profiles", "", "What each profile sets on top of the defaults.", ""]
+    for name in profile_names():
+        lines += [f"### {name}", "", "```yaml", (PROFILES / f"{name}.yaml").read_text().rstrip(), "```", ""]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Write the files; with --check only say (exit 1) whether one is out of date."""
+    text = configuration()
+    current = CONFIGURATION.read_text() if CONFIGURATION.exists() else ""
+    if "--check" in arguments:
+        if current != text:
+            sys.stderr.write(f"{CONFIGURATION} is out of date: run `make docs`\n")
+        return int(current != text)
+    CONFIGURATION.write_text(text)
+    return 0
+
+
+def _gates() -> list[str]:
+    rows = ["## Gates", "", "Every `gate` holds these:", "", *_rows(list(Gate.model_fields.items())), ""]
+    return [*rows, "A threshold holds any of:", "", *_rows(list(Threshold.model_fields.items())), ""]
+
+
+def _rows(fields: list[tuple[str, FieldInfo]]) -> list[str]:
+    head = ["| key | type | default | what it does |", "| --- | --- | --- | --- |"]
+    return head + [f"| `{name}` | {_type(info)} | {_default(info)} | {_cell(info.description or '')} |" for name, info in fields]
+
+
+def _flat(model: type[BaseModel], default: Any, prefix: str = "") -> list[tuple[str, FieldInfo]]:
+    return list(_walk(model, default, prefix))
+
+
+def _walk(model: type[BaseModel], default: Any, prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, info in model.model_fields.items():
+        inner = _model(info.annotation)
+        value = getattr(default, name, info.default) if isinstance(default, BaseModel) else info.get_default(call_default_factory=True)
+        if inner is not None and inner is not Gate:
+            yield from _walk(inner, value, f"{prefix}{name}.")
+        else:
+            shown = FieldInfo(annotation=info.annotation, default=value, description=info.description)
+            yield f"{prefix}{name}", shown
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _type(info: FieldInfo) -> str:
+    annotation = info.annotation
+    if get_origin(annotation) is None and isinstance(annotation, type):
+        return annotation.__name__
+    names = [json.dumps(arg) if isinstance(arg, str) else getattr(arg, "__name__", str(arg)) for arg in get_args(annotation)]
+    return _cell(" or ".join(names) if "Literal" in str(annotation) else str(annotation).replace("typing.", ""))
+
+
+def _default(info: FieldInfo) -> str:
+    value = info.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    text = yaml.safe_dump(_jsonable(value), default_flow_style=True, allow_unicode=True, width=10_000).strip().removesuffix("...").strip()
+    return f"`{_cell(text)}`"
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    return [_jsonable(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", r"\|").split())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
