@@ -58,7 +58,12 @@ def run_local(data: str, store_uri: str, settings: Settings, progress: Progress,
     work = _work_folder(store_uri, run_id)
     log = work.parent / f"{run_id}.log"
     began = time.monotonic()
-    arguments = {"data": data, "store": store.uri, "settings": settings.model_dump_json(), "run_id": run_id}
+    arguments = {
+        "data": str(Path(data).resolve()) if Path(data).exists() else data,
+        "store": store.uri,
+        "settings": settings.model_dump_json(),
+        "run_id": run_id,
+    }
     try:
         code = _run_child({"pipeline_root": str(work), "arguments": arguments}, work, log, progress)
     finally:
