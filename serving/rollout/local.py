@@ -10,15 +10,16 @@ from serving.rollout.state import LOADING, read_rollout, utc_now
 
 @dataclass(frozen=True)
 class Desired:
-    """What every server of a store should do now: which release the label `stable` selects, and which ones are loaded."""
+    """What every server of a store should do now: which release each label selects, and which ones are loaded."""
 
     stable: str | None
     loaded: tuple[str, ...]
+    canary: str | None = None
+    """The candidate that is loaded beside the stable one and sees no live traffic."""
 
-    @property
-    def canary(self) -> str | None:
-        """The release that the label `canary` selects: the other loaded one, if there is one."""
-        return next((release for release in self.loaded if release != self.stable), None)
+    def labels(self) -> dict[str, str]:
+        """Label → release."""
+        return {label: release for label, release in (("stable", self.stable), ("canary", self.canary)) if release}
 
 
 def desired(store: Store, now: datetime | None = None) -> Desired:
@@ -36,5 +37,5 @@ def desired(store: Store, now: datetime | None = None) -> Desired:
     if rollout.sequence != sequence or rollout.release == current or not rollout.is_alive(now or utc_now()):
         return settled
     if rollout.phase in LOADING:
-        return Desired(current, (*settled.loaded, rollout.release))
+        return Desired(current, (*settled.loaded, rollout.release), rollout.release)
     return Desired(rollout.release, (rollout.release, *settled.loaded))
