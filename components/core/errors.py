@@ -1,6 +1,7 @@
 """Every error that Dual Deploy raises on purpose.
 
     DualError                exit 1   something failed that is nobody's input
+    ├── RolloutError         exit 1   a candidate failed its checks beside the running version, which stays
     ├── UsageError           exit 2   a flag, a setting or a file that a person wrote is wrong
     ├── NotBlessedError      exit 3   the models were judged and refused
     ├── DataError            exit 4   the images, labels or a stored file can't be used
@@ -22,6 +23,10 @@ class DualError(Exception):
         self.what, self.where, self.fix = what, where, fix
         head = f"{where}: {what}" if where else what
         super().__init__(f"{head}. {fix}." if fix else f"{head}.")
+
+
+class RolloutError(DualError):
+    """A rollout was aborted: the candidate was unloaded and live traffic stayed where it was."""
 
 
 class UsageError(DualError):

@@ -14,6 +14,7 @@ from components.core.errors import DataError, DualError
 from components.core.gate import Reason, at_most
 from components.core.release import Release
 from components.core.stores import Store, join
+from components.roll_out_cloud.settings import RollOutCloudSettings
 from serving.rollout.servers import Server
 
 _FIX = "Look with `dual release verify`; run the pipeline again to make the release anew"
@@ -113,7 +114,7 @@ def replay(server: Server, versions: Sequence[int], queries: Sequence[Query], *,
         _ignore_first(server, version, queries[0])
     start = time.monotonic()
     with ThreadPoolExecutor(concurrency) as pool:
-        for version, query, outcome, at, latency in pool.map(lambda turn: _ask(server, *turn, start), turns):
+        for version, query, outcome, at, latency in pool.map(lambda turn: _ask(server, turn[0], turn[1], start), turns):
             _count(traffic[version], query, outcome, (at, latency), compare=version == versions[0])
     return traffic
 
@@ -145,18 +146,7 @@ def _count(traffic: Traffic, query: Query, outcome: dict[str, Any] | DualError, 
         traffic.disagreements.append(f"{query.name}: answered {outcome.get('label')}, expected {query.label}")
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """What the candidate's traffic must keep to (components/roll_out_cloud/settings.py says what each means)."""
-
-    max_error_rate: float
-    min_agreement: float
-    max_p99_ms: float
-    max_p99_ratio: float
-    p99_slack_ms: float
-
-
-def judge_traffic(candidate: Traffic, stable: Traffic | None, bounds: Bounds) -> list[Reason]:
+def judge_traffic(candidate: Traffic, stable: Traffic | None, bounds: RollOutCloudSettings) -> list[Reason]:
     """The checks of a candidate's traffic; no traffic at all is a failure, never a success."""
     if not candidate.sent:
         return [Reason(metric="requests", passed=False, text="no request was sent to the candidate")]
