@@ -1,0 +1,105 @@
+"""Shapes and colours of drawn flowers: outlines in flower units, placed on a canvas by a pose.
+
+Flower units: the head's centre is the origin, its radius is 1, y points down as on the canvas.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageDraw
+
+Array = NDArray[np.float64]
+Colour = tuple[float, ...]
+_STEPS = np.linspace(0.0, 1.0, 8)
+_CIRCLE = np.stack([np.cos(a := np.linspace(0, 2 * np.pi, 20, endpoint=False)), np.sin(a)], axis=1)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where a flower head is on the canvas and how it is seen.
+
+    `x`, `y`, `radius` are in canvas pixels, `turn` in radians; `tilt` is 0 seen from the front and towards 1 seen from the
+    side; `light` is the angle that the light comes from, in radians.
+    """
+
+    x: float
+    y: float
+    radius: float
+    turn: float = 0.0
+    tilt: float = 0.0
+    light: float = -1.0
+
+    def place(self, points: Array) -> Array:
+        """Flower units [..., 2] → canvas pixels [..., 2]."""
+        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        x, y = points[..., 0], points[..., 1] * (1 - self.tilt)
+        return np.stack([self.x + self.radius * (x * cos - y * sin), self.y + self.radius * (x * sin + y * cos)], axis=-1)
+
+
+@dataclass(frozen=True)
+class Brush:
+    """Draws flower units in a pose; colours are RGB or RGBA floats in 0–255, clipped."""
+
+    draw: ImageDraw.ImageDraw
+    pose: Pose
+
+    def fill(self, points: Array, colour: Colour) -> None:
+        """A filled polygon [n, 2]."""
+        self.draw.polygon(self.pose.place(points).ravel().tolist(), fill=clip(colour))
+
+    def stroke(self, points: Array, colour: Colour, width: float) -> None:
+        """An open line [n, 2] whose width is in flower units."""
+        pixels = max(1, round(width * self.pose.radius))
+        self.draw.line(self.pose.place(points).ravel().tolist(), fill=clip(colour), width=pixels, joint="curve" if pixels > 3 else None)
+
+    def dots(self, centres: Array, radius: float, colour: Colour) -> None:
+        """Small discs around `centres` [n, 2]; at least one pixel wide."""
+        size = max(0.6, radius * self.pose.radius)
+        for x, y in self.pose.place(centres).tolist():
+            self.draw.ellipse((x - size, y - size, x + size, y + size), fill=clip(colour))
+
+    def disc(self, radius: float, colour: Colour, at: tuple[float, float] = (0.0, 0.0)) -> None:
+        """A filled circle in flower units (an ellipse when tilted)."""
+        self.fill(_CIRCLE * radius + np.array(at), colour)
+
+
+def clip(colour: Colour) -> tuple[int, ...]:
+    """Floats → the integers 0–255 that Pillow takes."""
+    return tuple(min(255, max(0, int(value))) for value in colour)
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """Darker (factor < 1) or lighter; alpha, if any, stays."""
+    return (*(value * factor for value in colour[:3]), *colour[3:])
+
+
+def mix(first: Colour, second: Colour, share: float) -> Colour:
+    """`share` of the second colour in the first."""
+    return tuple(a + (b - a) * share for a, b in zip(first, second, strict=True))
+
+
+def blade(start: float, end: float, width: float, tip: float, belly: float = 0.5) -> Array:
+    """A petal's outline [16, 2] along +x from `start` to `end`, `width` its half width.
+
+    `tip` is 0 for a pointed end and towards 1 for a blunt one; `belly` is where along the petal it is widest (0–1).
+    """
+    t = _STEPS
+    profile = np.sin(np.pi * t ** (np.log(0.5) / np.log(belly)))
+    blunt = np.clip(t / belly, 0, 1) ** 0.5 * np.clip((1 - t) / 0.12, 0, 1) ** 0.5
+    half = width * ((1 - tip) * profile + tip * blunt)
+    x = start + (end - start) * t
+    return np.concatenate([np.stack([x, half], 1), np.stack([x, -half], 1)[::-1]])
+
+
+def spin(outline: Array, angles: Array, lengths: Array | float = 1.0) -> Array:
+    """Copies [m, n, 2] of an outline [n, 2], each scaled by its length and turned by its angle."""
+    scaled = outline[None] * np.reshape(np.broadcast_to(lengths, angles.shape), (-1, 1, 1))
+    cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+    return np.stack([scaled[..., 0] * cos - scaled[..., 1] * sin, scaled[..., 0] * sin + scaled[..., 1] * cos], axis=-1)
+
+
+def around(count: int, rng: np.random.Generator, jitter: float = 0.15, offset: float = 0.0) -> Array:
+    """`count` angles around the circle in radians, each off by up to `jitter` of the step."""
+    step = 2 * np.pi / count
+    return offset + step * (np.arange(count) + rng.uniform(-jitter, jitter, count))
