@@ -1,0 +1,17 @@
+"""Train the cloud model with the run's settings."""
+
+from pathlib import Path
+
+from components.core.record import StepRecord
+from components.core.settings import section, value
+from components.training.settings import CloudTrainSettings
+from components.training.train import train
+
+
+def train_cloud_model(record: StepRecord, *, examples: Path, settings: str, output: Path) -> None:
+    """Fill `output` with the cloud model, training.json and tensorboard/, by the section `train_cloud` of the run's settings.
+
+    Errors: see `components.training.train.train`.
+    """
+    chosen = section(settings, "train_cloud", CloudTrainSettings)
+    train(record, "cloud", examples=examples, settings=chosen, seed=int(value(settings, "seed", 1)), output=output)

@@ -1,0 +1,1 @@
+"""train_mobile: the mobile model."""

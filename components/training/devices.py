@@ -1,0 +1,60 @@
+"""What the machine offers: GPUs, their 16-bit arithmetic, and repeatable arithmetic."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from components.core.errors import UsageError
+
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+
+
+def make_repeatable(seed: int) -> None:
+    """Seed Python, NumPy and TensorFlow, and let TensorFlow use repeatable algorithms only (in this process, for good)."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed % 2**31)
+    tf.config.experimental.enable_op_determinism()
+
+
+def choose_precision(mode: Literal["auto", "on", "off"], capabilities: list[tuple[int, int]], key: str = "mixed_precision") -> Precision:
+    """The arithmetic for GPUs of these compute capabilities: bfloat16 from 8.0 on, float16 from 7.0 on, else float32.
+
+    Raises `UsageError` naming the settings `key` if it is "on" and no GPU here has 16-bit arithmetic.
+    """
+    weakest = min(capabilities, default=(0, 0))
+    if mode == "off" or weakest < (7, 0):
+        if mode == "on":
+            found = f"the GPUs here have compute capability {weakest[0]}.{weakest[1]}" if capabilities else "no GPU was found"
+            raise UsageError(f"it is on, but {found}", where=f"settings key {key}", fix="Set auto or off, or use a newer GPU")
+        return "float32"
+    return "mixed_bfloat16" if weakest >= (8, 0) else "mixed_float16"
+
+
+def gpu_capabilities() -> list[tuple[int, int]]:
+    """Compute capability of every visible GPU; a GPU that tells none counts as (0, 0)."""
+    details = (tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU"))
+    return [tuple(detail.get("compute_capability", (0, 0))) for detail in details]
+
+
+def make_strategy() -> Any:
+    """Copies on all GPUs if there are several, else TensorFlow's default."""
+    return tf.distribute.MirroredStrategy() if len(tf.config.list_physical_devices("GPU")) > 1 else one_device()
+
+
+def one_device() -> Any:
+    """TensorFlow's default: everything on the first GPU, or on the CPU."""
+    return tf.distribute.get_strategy()
+
+
+@contextlib.contextmanager
+def precision(policy: Precision) -> Iterator[None]:
+    """Layers that are built inside compute in `policy`; the policy before is restored."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

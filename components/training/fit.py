@@ -1,0 +1,179 @@
+"""Training a network by epochs that can be killed: after each one everything is kept, and a rerun goes on as if nothing had been.
+
+An epoch's pictures and their order depend on the seed and its number alone, the network's random numbers are part of its
+variables: a resumed training ends with the same weights as one that was never interrupted (on a CPU, bit for bit).
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components.core.errors import DualError
+from components.training.inputs import Inputs
+from components.training.settings import AugmentSettings
+from components.training.training import Epoch, Phase
+from components.training.workspace import Array, Workspace
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train: one phase of settings, with what both phases share."""
+
+    phase: Phase
+    epochs: int
+    batch: int
+    learning_rate: float
+    warmup: float
+    patience: int
+    label_smoothing: float
+    class_weights: Sequence[float]
+    augment: AugmentSettings
+    seed: int
+
+
+@dataclass
+class _Progress:
+    """Where a training stands."""
+
+    done: int = 0
+    best_loss: float = math.inf
+    waited: int = 0
+    history: list[Epoch] = field(default_factory=list)
+    best: list[Array] = field(default_factory=list)
+    """The weights with the lowest validation loss."""
+
+
+def fit(
+    network: keras.Model, train: Inputs, validation: Inputs, plan: Plan, workspace: Workspace, on_epoch: Callable[[Epoch], None]
+) -> list[Epoch]:
+    """Train `network` in place by `plan` and leave it with the weights of the lowest validation loss; returns the epochs.
+
+    The weights before the first epoch count as well, unless they are random (phase scratch). `on_epoch` hears each epoch, those
+    of an interrupted run too. Raises `DualError` if the loss is no longer a number.
+    """
+    _compile(network, plan, train.steps(plan.batch))
+    progress = _resumed(network, plan.phase, workspace) or _begin(network, validation, plan)
+    for epoch in progress.history:
+        on_epoch(epoch)
+    for number in range(progress.done, plan.epochs):
+        if progress.waited >= plan.patience:
+            break
+        epoch = _run_epoch(network, train, validation, plan, number)
+        _account(progress, epoch, network)
+        _keep(network, plan.phase, progress, workspace)
+        on_epoch(epoch)
+    _assign(network.weights, progress.best)
+    return progress.history
+
+
+def evaluate(network: keras.Model, inputs: Inputs, batch: int) -> tuple[float, float]:
+    """Cross-entropy in nats and accuracy of `network` on unchanged images."""
+    losses, hits = 0.0, 0
+    step = tf.function(lambda pixels: network(pixels, training=False))
+    for pixels, targets in inputs.plain(batch):
+        probabilities, wanted = np.asarray(step(pixels)), np.asarray(targets)
+        losses -= float(np.log(np.maximum((probabilities * wanted).sum(axis=1), 1e-7)).sum())
+        hits += int((probabilities.argmax(axis=1) == wanted.argmax(axis=1)).sum())
+    return losses / inputs.count, hits / inputs.count
+
+
+def cosine_with_warmup(peak: float, steps: int, warmup: float) -> Any:
+    """Learning rates: a linear rise to `peak` over the share `warmup` of `steps`, then a cosine to zero (SGDR, Loshchilov 2017)."""
+    rise = int(steps * warmup)
+    if not rise:
+        return keras.optimizers.schedules.CosineDecay(peak, steps)
+    return keras.optimizers.schedules.CosineDecay(peak / rise, max(1, steps - rise), warmup_target=peak, warmup_steps=rise)
+
+
+def _compile(network: keras.Model, plan: Plan, steps: int) -> None:
+    rates = cosine_with_warmup(plan.learning_rate, plan.epochs * steps, plan.warmup)
+    with network.distribute_strategy.scope():
+        network.compile(
+            optimizer=keras.optimizers.Adam(rates, global_clipnorm=1.0),
+            loss=keras.losses.CategoricalCrossentropy(label_smoothing=plan.label_smoothing),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), keras.metrics.CategoricalCrossentropy(name="plain_loss")],
+        )
+        # Made now, so that a checkpoint has somewhere to go.
+        network.optimizer.build(network.trainable_variables)
+
+
+def _begin(network: keras.Model, validation: Inputs, plan: Plan) -> _Progress:
+    progress = _Progress(best=_values(network.weights))
+    if plan.phase != "scratch":
+        progress.best_loss, _ = evaluate(network, validation, plan.batch)
+    return progress
+
+
+def _run_epoch(network: keras.Model, train: Inputs, validation: Inputs, plan: Plan, number: int) -> Epoch:
+    began = time.monotonic()
+    pixels = train.epoch(plan.batch, number, plan.augment, plan.seed, plan.class_weights)
+    logs = network.fit(
+        _sharded(pixels), validation_data=_sharded(validation.plain(plan.batch)), initial_epoch=number, epochs=number + 1, verbose=0
+    ).history
+    values = {name: float(series[-1]) for name, series in logs.items()}
+    if not math.isfinite(values["loss"] + values["val_plain_loss"]):
+        raise DualError("the loss is no longer a number", where=f"{plan.phase}, epoch {number + 1}", fix="Lower its learning_rate")
+    return Epoch(
+        phase=plan.phase,
+        epoch=number,
+        loss=values["loss"],
+        accuracy=values["accuracy"],
+        val_loss=values["val_plain_loss"],
+        val_accuracy=values["val_accuracy"],
+        seconds=round(time.monotonic() - began, 2),
+    )
+
+
+def _sharded(dataset: Any) -> Any:
+    """Let several GPUs share the examples, not the files: there may be fewer files than GPUs."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.with_options(options)
+
+
+def _account(progress: _Progress, epoch: Epoch, network: keras.Model) -> None:
+    progress.done = epoch.epoch + 1
+    progress.history.append(epoch)
+    progress.waited += 1
+    if epoch.val_loss < progress.best_loss:
+        progress.best_loss, progress.waited, progress.best = epoch.val_loss, 0, _values(network.weights)
+
+
+def _keep(network: keras.Model, phase: Phase, progress: _Progress, workspace: Workspace) -> None:
+    facts = {
+        "done": progress.done,
+        "best_loss": progress.best_loss,
+        "waited": progress.waited,
+        "history": [epoch.model_dump() for epoch in progress.history],
+    }
+    workspace.save(phase, [*_values(_state(network)), *progress.best], facts)
+
+
+def _resumed(network: keras.Model, phase: Phase, workspace: Workspace) -> _Progress | None:
+    piece = workspace.load(phase)
+    if piece is None:
+        return None
+    state = _state(network)
+    _assign(state, piece.arrays[: len(state)])
+    history = [Epoch.model_validate(epoch) for epoch in piece.facts["history"]]
+    return _Progress(**{**piece.facts, "history": history, "best": piece.arrays[len(state) :]})
+
+
+def _state(network: keras.Model) -> list[Any]:
+    """Everything that the next epoch depends on: weights, the seeds of dropout, the optimizer's moments and step."""
+    return [*network.variables, *network.optimizer.variables]
+
+
+def _values(variables: list[Any]) -> list[Array]:
+    return [np.array(variable) for variable in variables]
+
+
+def _assign(variables: list[Any], values: Sequence[Array]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
