@@ -59,7 +59,8 @@ class _Build:
         self.contract = Preprocessing(height=job.size, width=job.size)
         with job.timed("network"):
             self.network = self._network(job.initial(), self.strategy, self.precision)
-        self.train_split, self.validation = self._split("train"), self._split("validation")
+        with job.timed("decode"):
+            self.train_split, self.validation = self._split("train"), self._split("validation")
         self.history: list[Epoch] = []
         self.log = TensorBoardLog(folder / TENSORBOARD)
         self.weights = class_weights(self.settings.class_weights, job.examples.splits["train"].per_class)

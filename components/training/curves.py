@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from components.training.training import Epoch, Phase
 
@@ -28,11 +29,9 @@ def draw_curves(history: Sequence[Epoch], title: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw(axes: object, epochs: Sequence[Epoch], quantity: str, name: str) -> None:
-    from matplotlib.axes import Axes
+def _draw(axes: Any, epochs: Sequence[Epoch], quantity: str, name: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    assert isinstance(axes, Axes)  # noqa: S101 - matplotlib's grid is untyped
     numbers = [epoch.epoch + 1 for epoch in epochs]
     axes.plot(numbers, [getattr(epoch, quantity) for epoch in epochs], label="training", marker=".", color="#8a8f98")
     axes.plot(numbers, [getattr(epoch, f"val_{quantity}") for epoch in epochs], label="validation", marker=".", color="#1565c0")
@@ -50,14 +49,16 @@ class TensorBoardLog:
     def __init__(self, folder: Path) -> None:
         """Log below `folder`, which is made when needed."""
         self._folder = folder
-        self._writers: dict[Phase, object] = {}
+        self._writers: dict[Phase, Any] = {}
 
     def write(self, epoch: Epoch) -> None:
         """Log one epoch now."""
         import tensorflow as tf
 
-        writer = self._writers.setdefault(epoch.phase, tf.summary.create_file_writer(str(self._folder / epoch.phase)))
-        with writer.as_default(step=epoch.epoch):  # pyright: ignore[reportAttributeAccessIssue]
+        if epoch.phase not in self._writers:
+            self._writers[epoch.phase] = tf.summary.create_file_writer(str(self._folder / epoch.phase))
+        writer = self._writers[epoch.phase]
+        with writer.as_default(step=epoch.epoch):
             for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
                 tf.summary.scalar(name, getattr(epoch, name))
-        writer.flush()  # pyright: ignore[reportAttributeAccessIssue]
+        writer.flush()

@@ -32,7 +32,7 @@ def extract(
     for view in range(settings.augment.views):
         views.append(part(f"view-{view + 1}", lambda view=view: _pixels(train.view(batch, view, settings.augment, seed))))
     held = part("validation", lambda: _pixels(validation.plain(batch)))
-    return Features(np.stack(views), train.labels()), Features(held[None], validation.labels())
+    return Features(np.stack(views), train.labels), Features(held[None], validation.labels)
 
 
 def _part(name: str, compute: Callable[[], Any], workspace: Workspace, say: Callable[[str], None]) -> Any:

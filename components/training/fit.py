@@ -113,9 +113,8 @@ def _begin(network: keras.Model, validation: Inputs, plan: Plan) -> _Progress:
 def _run_epoch(network: keras.Model, train: Inputs, validation: Inputs, plan: Plan, number: int) -> Epoch:
     began = time.monotonic()
     pixels = train.epoch(plan.batch, number, plan.augment, plan.seed, plan.class_weights)
-    logs = network.fit(
-        _sharded(pixels), validation_data=_sharded(validation.plain(plan.batch)), initial_epoch=number, epochs=number + 1, verbose=0
-    ).history
+    held = _sharded(validation.plain(plan.batch))
+    logs = network.fit(_sharded(pixels), validation_data=held, initial_epoch=number, epochs=number + 1, shuffle=False, verbose=0).history
     values = {name: float(series[-1]) for name, series in logs.items()}
     if not math.isfinite(values["loss"] + values["val_plain_loss"]):
         raise DualError("the loss is no longer a number", where=f"{plan.phase}, epoch {number + 1}", fix="Lower its learning_rate")

@@ -29,18 +29,16 @@ class Inputs:
     """One split as pixels and labels, decoded once and cached."""
 
     def __init__(self, root: Path, split: Split, contract: Preprocessing, *, cache_megabytes: int) -> None:
-        """Open `split` of the examples at `root`; `DataError` if it holds no examples. Nothing is read yet."""
+        """Read and decode `split` of the examples at `root`; `DataError` if it holds none, or not what its manifest says."""
         examples = read_examples(root)
         self.count, self.classes = examples.splits[split].count, len(examples.labels)
         if not self.count:
             raise DataError(f"the {split} split has no examples", where=str(root), fix="Give more images, or larger split fractions")
         self.image_bytes = contract.height * contract.width * 3
         self._file = _cache_file(self.count * self.image_bytes, cache_megabytes)
-        self._pixels = _decoded(examples.shard_paths(root, split), contract).cache(f"{self._file.name}/{split}" if self._file else "")
-
-    def labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Every label in the order of `plain`, int64 [count]."""
-        return np.fromiter((int(label) for _, label in self._pixels), np.int64, self.count)
+        pixels = _decoded(examples.shard_paths(root, split), contract).apply(tf.data.experimental.assert_cardinality(self.count))
+        self._pixels = pixels.cache(f"{self._file.name}/{split}" if self._file else "")
+        self.labels = self._load(f"{root}, {split}")
 
     def plain(self, batch: int) -> Any:
         """Unchanged images in order: batches of float32 [N, H, W, 3] and one-hot labels float32 [N, C]."""
@@ -62,6 +60,14 @@ class Inputs:
     def steps(self, batch: int) -> int:
         """Batches in one `epoch`."""
         return max(1, self.count // batch)
+
+    def _load(self, where: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Fill the cache; every label in the order of `plain`, int64 [count]."""
+        try:
+            batches = [labels.numpy() for _, labels in self._pixels.batch(256)]
+        except tf.errors.OpError as error:
+            raise DataError(f"the examples can't be read ({error.message})", where=where, fix="Run the ingest step again") from None
+        return np.concatenate(batches)
 
     def _target(self, pixels: Any, labels: Any) -> tuple[Any, Any]:
         return tf.cast(pixels, tf.float32), tf.one_hot(labels, self.classes)
