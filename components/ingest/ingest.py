@@ -1,0 +1,90 @@
+"""ingest as plain functions: `ingest_data` writes examples, `check_data` only says what it would do."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from components.core.cache import cached_result
+from components.core.examples import MANIFEST, Examples
+from components.core.record import StepRecord
+from components.core.settings import section
+from components.ingest.items import Source
+from components.ingest.plan import Plan, make_plan
+from components.ingest.scan import Say, Spool, scan_source
+from components.ingest.settings import IngestSettings
+from components.ingest.shards import content_digest, write_shards
+from components.ingest.source import open_source
+from components.ingest.summary import Ingested, record_ingested, summarize
+
+SOURCE = ("components.ingest", "components.core.examples")
+
+
+def ingest_data(record: StepRecord, *, data: str, settings: str, output: Path) -> None:
+    """Write the examples artifact of `data` to the folder `output`, and keep counts, problems and pictures in the record.
+
+    Same content and settings: same bytes. Killed at any point and run again: the same result as if nothing had happened. Unchanged
+    inputs are served from the store's cache. Raises `DataError` with names for what can't be used.
+    """
+    chosen = section(settings, "ingest", IngestSettings)
+    with open_source(data, chosen, record.say) as source:
+
+        def build(folder: Path) -> None:
+            _build(record, data, chosen, source, folder)
+
+        _clear(output)
+        if source.fingerprint is None:
+            record.note(f"not cached: {data} can't tell whether it changed")
+            output.mkdir(parents=True, exist_ok=True)
+            build(output)
+            return
+        inputs = {"data": data, "files": source.fingerprint, "settings": chosen.model_dump(mode="json", exclude={"workers", "cache"})}
+        cached_result(record, output, inputs, SOURCE, build)
+
+
+def check_data(data: str, settings: str, say: Say) -> Ingested:
+    """What ingest would do with `data`: counts, fixes, omissions; nothing is written. Raises `DataError` where it would."""
+    chosen = section(settings, "ingest", IngestSettings)
+    with open_source(data, chosen, say) as source:
+        scan = scan_source(source, chosen, Spool(None), say)
+        return summarize(source, scan, make_plan(source, scan, chosen))
+
+
+def _clear(output: Path) -> None:
+    """Remove what a killed attempt left, so that a rerun starts clean."""
+    shutil.rmtree(output, ignore_errors=True)
+
+
+def _build(record: StepRecord, data: str, settings: IngestSettings, source: Source, output: Path) -> None:
+    _clear(output)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile() as file:
+        spool = Spool(cast("BinaryIO", file))
+        scan = scan_source(source, settings, spool, record.say)
+        plan = make_plan(source, scan, settings)
+        ingested = summarize(source, scan, plan)
+        record_ingested(record, ingested, plan, spool)
+        _write(output, data, settings, source, plan, spool, ingested)
+
+
+def _write(output: Path, data: str, settings: IngestSettings, source: Source, plan: Plan, spool: Spool, ingested: Ingested) -> None:
+    splits = write_shards(plan, spool, output, settings)
+    examples = Examples(
+        labels=plan.labels,
+        digest=content_digest(plan),
+        splits=splits,
+        slice_columns=source.slice_columns,
+        spans=source.spans,
+        source=data,
+        drawn=source.drawn,
+        problems=ingested.problem_counts(),
+    )
+    _put(output / "ingest.json", ingested.model_dump_json(by_alias=True, indent=1))
+    # Last: the artifact exists when its manifest does.
+    _put(output / MANIFEST, examples.model_dump_json(by_alias=True, indent=1))
+
+
+def _put(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text)
+    temporary.replace(path)
