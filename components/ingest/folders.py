@@ -21,7 +21,7 @@ def folder_source(tree: Tree, limit: int, root: str = "", span: str = "") -> Sou
     files = [name for name in tree.names() if name.startswith(root)]
     splits = _split_folders(tree, root)
     depth = 2 if splits else 1
-    labelled = [name for name in files if name.count("/") - root.count("/") >= depth and _split_of(name, root, splits) is not False]
+    labelled = [name for name in files if name.count("/") - root.count("/") >= depth]
     classes = _classes(tree, root, splits)
     if not classes:
         raise DataError(
@@ -34,8 +34,7 @@ def folder_source(tree: Tree, limit: int, root: str = "", span: str = "") -> Sou
         classes=sorted(set(classes.values())),
         total=len(labelled),
         spans=[span] if span else [],
-        problems=_strays(files, labelled)
-        + [Problem("unreadable_folder", spell(name)) for name in tree.unreadable() if name.startswith(root)],
+        problems=_strays(files, labelled) + _unreadable(tree, root),
     )
 
 
@@ -64,10 +63,6 @@ def _split_folders(tree: Tree, root: str) -> dict[str, Split]:
     return splits if is_split else {}
 
 
-def _split_of(name: str, root: str, splits: dict[str, Split]) -> Split | None | bool:
-    return splits.get(name.removeprefix(root).split("/")[0], False) if splits else None
-
-
 def _classes(tree: Tree, root: str, splits: dict[str, Split]) -> dict[str, str]:
     """Class folder → class name, also of empty folders."""
     folders = [f"{root}{split}/" for split in splits] or [root]
@@ -80,6 +75,10 @@ def _items(tree: Tree, names: list[str], root: str, splits: dict[str, Split], li
         label = class_name(parts[1 if splits else 0])
         split = splits[parts[0]] if splits else None
         yield Item(spell(name), label, partial(tree.read, name, limit), split, span=span)
+
+
+def _unreadable(tree: Tree, root: str) -> list[Problem]:
+    return [Problem("unreadable_folder", spell(name)) for name in tree.unreadable() if name.startswith(root)]
 
 
 def _strays(files: list[str], labelled: list[str]) -> list[Problem]:

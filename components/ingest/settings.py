@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from components.core.settings import Section
+from components.ingest.settings_drawn import DrawnSettings
 
 Judged = Literal["skip", "refuse"]
 Mended = Literal["fix", "skip", "refuse"]
@@ -51,13 +52,11 @@ class IngestSettings(Section):
         6,
         ge=-1,
         le=15,
-        description="Images whose 256-bit perceptual hashes differ in at most this many bits are near-duplicates; -1 = off.",
+        description="Images whose 256-bit perceptual hashes differ in at most so many bits are near-duplicates; -1: off.",
     )
     examples_per_shard: int = Field(512, ge=1, description="How many examples a TFRecord file holds at most.")
     workers: int = Field(0, ge=0, description="Threads that decode; 0 = one per core. Changes the speed, never the result.")
-    sha256: str = Field(
-        "", pattern="^([0-9a-fA-F]{64})?$", description="Expected SHA-256 of the archive or CSV at a URL; empty = unchecked."
-    )
+    sha256: str = Field("", pattern="^([0-9a-fA-F]{64})?$", description="Expected SHA-256 of the file at a URL; empty = unchecked.")
     spans: str = Field(
         "latest",
         pattern=r"^(latest(:[1-9]\d*)?|all|\d+(-\d+)?)$",
@@ -68,6 +67,7 @@ class IngestSettings(Section):
         None, description="CSV columns to evaluate by; not set = every extra column with at most 20 different values."
     )
     cache: str = Field("", description="Folder for downloads and drawn images; empty = the user's cache folder.")
+    drawn: DrawnSettings = Field(DrawnSettings(), description="How `data: drawn` is drawn.")
     policies: Policies = Field(Policies(), description="What happens to each kind of bad input.")
 
     @model_validator(mode="after")

@@ -60,10 +60,7 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
 
 
 def _entry(name: str, value: Value) -> bytes:
-    if isinstance(value, int):
-        feature = _field(3, _field(1, _varint(value)))
-    else:
-        feature = _field(1, _field(1, value))
+    feature = _field(3, _field(1, _varint(value))) if isinstance(value, int) else _field(1, _field(1, value))
     return _field(1, name.encode()) + _field(2, feature)
 
 

@@ -150,7 +150,7 @@ def _read(read: object) -> bytes:
 
 
 def spell(name: str) -> str:
-    """A file name as text: names that are no UTF-8 get their odd bytes written out as \\xNN."""
+    """A file name as text: in names that are no UTF-8, the odd bytes are written out in hexadecimal."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
