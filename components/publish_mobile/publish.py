@@ -26,6 +26,7 @@ def publish(record: StepRecord, *, release: str, settings: str) -> Channel:
         _take_back(record, str(error))
         raise
     record.note(f"channel {channel.channel}: sequence {channel.sequence} names release {release}")
+    record.data("release", release)
     record.data("channel", channel.model_dump(mode="json", by_alias=True))
     record.metric("size_bytes", channel.mobile.size)
     return channel
