@@ -16,8 +16,8 @@ def augment(pixels: Any, seed: Any, settings: AugmentSettings) -> Any:
     `seed` is an int64 pair; the same seed gives the same batch on every machine (stateless random numbers).
     """
     images = tf.cast(pixels, tf.float32)
-    count = tf.shape(images)[0]
-    draws = tf.random.stateless_uniform([count, 8], seed)
+    count: Any = tf.shape(images)[0]
+    draws: Any = tf.random.stateless_uniform([count, 8], seed)
     cropped = _crop_and_mirror(images, draws, settings)
     return tf.clip_by_value(_recolour(cropped, draws, settings), 0.0, 255.0)
 

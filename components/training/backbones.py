@@ -123,7 +123,8 @@ def _rescaled_input(backbone: str, size: int) -> Any:
     pixels = keras.Input((size, size, 3), name="pixels")
     scale, offset, swapped = rescaling_of(backbone)
     channels = keras.ops.flip(pixels, axis=-1) if swapped else pixels
-    return keras.layers.Rescaling(scale, offset, name="rescaling")(channels)
+    layer: Any = keras.layers.Rescaling
+    return layer(scale, offset, name="rescaling")(channels)
 
 
 def _module(backbone: str) -> Any:

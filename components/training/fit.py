@@ -110,7 +110,7 @@ def _begin(network: keras.Model, validation: Inputs, plan: Plan) -> _Progress:
     return progress
 
 
-def _run_epoch(network: keras.Model, train: Inputs, validation: Inputs, plan: Plan, number: int) -> Epoch:
+def _run_epoch(network: Any, train: Inputs, validation: Inputs, plan: Plan, number: int) -> Epoch:
     began = time.monotonic()
     pixels = train.epoch(plan.batch, number, plan.augment, plan.seed, plan.class_weights)
     held = _sharded(validation.plain(plan.batch))

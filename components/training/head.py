@@ -113,7 +113,8 @@ class _Fit:
     def _step(self, features: Floats, labels: Ints) -> Floats:
         inputs = (features - self.mean) / self.spread
         kept = self.random.random(inputs.shape, np.float32) >= self.settings.dropout
-        dropped = np.append(inputs * kept / np.float32(1 - self.settings.dropout), np.ones((len(labels), 1), np.float32), axis=1)
+        ones = np.ones((len(labels), 1), np.float32)
+        dropped: Floats = np.concatenate([inputs * kept / np.float32(1 - self.settings.dropout), ones], axis=1)
         probabilities = _softmax(dropped @ self.parameters)
         targets, weights = self.targets[labels], self.weights[labels]
         self._adam(dropped.T @ ((probabilities - targets) * weights[:, None]) / np.float32(len(labels)))

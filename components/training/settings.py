@@ -18,28 +18,30 @@ NASNetLarge NASNetMobile ResNet101 ResNet101V2 ResNet152 ResNet152V2 ResNet50 Re
 CLOUD_BACKBONES = (*sorted(_OTHER_BACKBONES.split()), *MOBILE_BACKBONES)
 """Every network of keras.applications, by name."""
 
-BatchSize = Field(32, ge=1, le=4096, description="Images per step, over all devices together.")
+BatchSize = Field(default=32, ge=1, le=4096, description="Images per step, over all devices together.")
 
 
 class HeadSettings(Section):
     """The classification head, trained on the frozen backbone's features; seconds, whatever the backbone."""
 
-    epochs: int = Field(60, ge=1, le=1000, description="Most epochs over the features.")
-    learning_rate: float = Field(0.003, gt=0, le=1, description="Adam's first learning rate; falls to zero by a cosine.")
-    batch_size: int = Field(64, ge=1, le=4096, description="Feature rows per step.")
-    patience: int = Field(12, ge=1, description="Stop after this many epochs without a lower validation loss.")
-    dropout: float = Field(0.3, ge=0, lt=1, description="Share of features that a training step leaves out.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay per unit of learning rate.")
+    epochs: int = Field(default=60, ge=1, le=1000, description="Most epochs over the features.")
+    learning_rate: float = Field(default=0.003, gt=0, le=1, description="Adam's first learning rate; falls to zero by a cosine.")
+    batch_size: int = Field(default=64, ge=1, le=4096, description="Feature rows per step.")
+    patience: int = Field(default=12, ge=1, description="Stop after this many epochs without a lower validation loss.")
+    dropout: float = Field(default=0.3, ge=0, lt=1, description="Share of features that a training step leaves out.")
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled weight decay per unit of learning rate.")
 
 
 class FineTuneSettings(Section):
     """Training the backbone's upper layers on, after the head; its batch normalisation stays in inference mode."""
 
-    epochs: int = Field(0, ge=0, le=1000, description="Epochs; 0 leaves the backbone as it came.")
-    layers: Literal["all"] | int = Field("all", description="How many of the backbone's last layers learn, or `all`.")
-    learning_rate: float = Field(0.0003, gt=0, le=1, description="Adam's peak learning rate; warmed up, then falls to zero by a cosine.")
+    epochs: int = Field(default=0, ge=0, le=1000, description="Epochs; 0 leaves the backbone as it came.")
+    layers: Literal["all"] | int = Field(default="all", description="How many of the backbone's last layers learn, or `all`.")
+    learning_rate: float = Field(
+        default=0.0003, gt=0, le=1, description="Adam's peak learning rate; warmed up, then falls to zero by a cosine."
+    )
     batch_size: int = BatchSize
-    patience: int = Field(3, ge=1, description="Stop after this many epochs without a lower validation loss.")
+    patience: int = Field(default=3, ge=1, description="Stop after this many epochs without a lower validation loss.")
 
     @field_validator("layers")
     @classmethod
@@ -52,52 +54,61 @@ class FineTuneSettings(Section):
 class FromScratchSettings(Section):
     """Training everything, when there are no weights to start from."""
 
-    epochs: int = Field(40, ge=1, le=10_000, description="Epochs.")
-    image_size: int = Field(128, ge=32, le=1024, description="Side of the square input in pixels; small, since everything is trained.")
-    learning_rate: float = Field(0.002, gt=0, le=1, description="Adam's peak learning rate; warmed up, then falls to zero by a cosine.")
-    warmup: float = Field(0.1, ge=0, lt=1, description="Share of all steps in which the learning rate rises to its peak.")
+    epochs: int = Field(default=40, ge=1, le=10_000, description="Epochs.")
+    image_size: int = Field(
+        default=128, ge=32, le=1024, description="Side of the square input in pixels; small, since everything is trained."
+    )
+    learning_rate: float = Field(
+        default=0.002, gt=0, le=1, description="Adam's peak learning rate; warmed up, then falls to zero by a cosine."
+    )
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="Share of all steps in which the learning rate rises to its peak.")
     batch_size: int = BatchSize
-    batch_norm_momentum: float = Field(0.9, gt=0, lt=1, description="Keras' MobileNetV3 has 0.999, which is too slow for short runs.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Share of features that a training step leaves out before the head.")
-    patience: int = Field(10, ge=1, description="Stop after this many epochs without a lower validation loss.")
+    batch_norm_momentum: float = Field(
+        default=0.9, gt=0, lt=1, description="Keras' MobileNetV3 has 0.999, which is too slow for short runs."
+    )
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="Share of features that a training step leaves out before the head.")
+    patience: int = Field(default=10, ge=1, description="Stop after this many epochs without a lower validation loss.")
 
 
 class AugmentSettings(Section):
     """Random changes of training images; each draw depends on the seed, the epoch or view, and the position only."""
 
     views: int = Field(
-        1, ge=0, le=64, description="Augmented views of each image whose features are cached for the head, beside the original."
+        default=1, ge=0, le=64, description="Augmented views of each image whose features are cached for the head, beside the original."
     )
-    flip: bool = Field(True, description="Mirror half of the images left to right.")
-    min_crop: float = Field(0.6, gt=0, le=1, description="Smallest share of the area that a random crop keeps.")
-    brightness: float = Field(0.15, ge=0, lt=1, description="Largest relative change of brightness.")
-    contrast: float = Field(0.2, ge=0, lt=1, description="Largest relative change of contrast.")
-    saturation: float = Field(0.25, ge=0, lt=1, description="Largest relative change of colour saturation.")
+    flip: bool = Field(default=True, description="Mirror half of the images left to right.")
+    min_crop: float = Field(default=0.6, gt=0, le=1, description="Smallest share of the area that a random crop keeps.")
+    brightness: float = Field(default=0.15, ge=0, lt=1, description="Largest relative change of brightness.")
+    contrast: float = Field(default=0.2, ge=0, lt=1, description="Largest relative change of contrast.")
+    saturation: float = Field(default=0.25, ge=0, lt=1, description="Largest relative change of colour saturation.")
 
 
 class TrainSettings(Section):
     """What both training steps can be told."""
 
-    backbone: str = Field("MobileNetV3Small", description="Name of the network.")
+    backbone: str = Field(default="MobileNetV3Small", description="Name of the network.")
     weights: str = Field(
-        "imagenet",
+        default="imagenet",
         min_length=1,
         description="`imagenet` (Keras' download and cache; from scratch where neither has them), `none`, or the path of an .h5 file.",
     )
-    image_size: int = Field(224, ge=32, le=1024, description="Side of the square input in pixels, where weights were found.")
+    image_size: int = Field(default=224, ge=32, le=1024, description="Side of the square input in pixels, where weights were found.")
     head: HeadSettings = HeadSettings()
     fine_tune: FineTuneSettings = FineTuneSettings()
     from_scratch: FromScratchSettings = FromScratchSettings()
     augment: AugmentSettings = AugmentSettings()
     class_weights: Literal["auto", "balanced", "none"] = Field(
-        "auto", description="Weigh classes by inverse frequency: always, never, or if the largest has 1.5 times the smallest's images."
+        default="auto",
+        description="Weigh classes by inverse frequency: always, never, or if the largest has 1.5 times the smallest's images.",
     )
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of each target spread over all classes.")
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="Share of each target spread over all classes.")
     mixed_precision: Literal["auto", "on", "off"] = Field(
-        "auto", description="16-bit arithmetic: `auto` uses it on GPUs that have it; `on` fails without one."
+        default="auto", description="16-bit arithmetic: `auto` uses it on GPUs that have it; `on` fails without one."
     )
-    feature_batch: int = Field(64, ge=1, le=4096, description="Images per forward pass of the frozen backbone.")
-    cache_megabytes: int = Field(2048, ge=0, description="Decoded pixels of a split up to this size stay in memory; more go to a file.")
+    feature_batch: int = Field(default=64, ge=1, le=4096, description="Images per forward pass of the frozen backbone.")
+    cache_megabytes: int = Field(
+        default=2048, ge=0, description="Decoded pixels of a split up to this size stay in memory; more go to a file."
+    )
 
     @field_validator("backbone")
     @classmethod
@@ -108,14 +119,14 @@ class TrainSettings(Section):
 class CloudTrainSettings(TrainSettings):
     """Training of the cloud model."""
 
-    backbone: str = Field("DenseNet121", description="Any network of keras.applications, by its name there.")
+    backbone: str = Field(default="DenseNet121", description="Any network of keras.applications, by its name there.")
     from_scratch: FromScratchSettings = FromScratchSettings(epochs=5, image_size=96)
 
 
 class MobileTrainSettings(TrainSettings):
     """Training of the mobile model."""
 
-    backbone: str = Field("MobileNetV3Small", description=f"One of {', '.join(MOBILE_BACKBONES)}.")
+    backbone: str = Field(default="MobileNetV3Small", description=f"One of {', '.join(MOBILE_BACKBONES)}.")
     fine_tune: FineTuneSettings = FineTuneSettings(epochs=3)
 
     @field_validator("backbone")

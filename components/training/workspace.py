@@ -36,8 +36,9 @@ class Workspace:
     def save(self, name: str, arrays: Sequence[Array], facts: Mapping[str, Any]) -> None:
         """Keep a piece, replacing one of that name in a single atomic write."""
         buffer = io.BytesIO()
-        numbered: dict[str, Any] = {f"{index:05d}": array for index, array in enumerate(arrays)}
-        np.savez(buffer, **numbered, **{_FACTS: np.frombuffer(json.dumps(facts).encode(), np.uint8)})
+        members: dict[str, Any] = {f"{index:05d}": array for index, array in enumerate(arrays)}
+        members[_FACTS] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+        np.savez(buffer, **members)
         self.store.put(self._name(name), buffer.getvalue())
 
     def load(self, name: str) -> Piece | None:
