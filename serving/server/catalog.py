@@ -287,6 +287,7 @@ class Catalog:
         _LOG.info("Loading servable version {name: %s version: %d} from %s", version.model, version.number, version.path)
         try:
             servable = Servable(version.path)
+            self._metrics.loaded(str(version.path), time.monotonic() - began)
             self._warm(version, servable)
         except Exception as error:
             refusal = error if isinstance(error, Refusal) else from_tensorflow(error)
@@ -314,7 +315,10 @@ class Catalog:
             took = time.monotonic() - began
             self._metrics.warmed(str(version.path), took)
             _LOG.info(
-                "Finished reading warmup data for model at %s. Number of warmup records read: %d. Took %.3f s", version.path, count, took
+                "Finished reading warmup data for model at %s. Number of warmup records read: %d. Elapsed time (microseconds): %d.",
+                version.path,
+                count,
+                took * 1e6,
             )
         else:
             _LOG.info("No warmup data file found at %s", version.path)

@@ -12,6 +12,7 @@ from serving.server.status import Code
 
 _BOUNDS = [10 * 1.8**power for power in range(33)]
 _PREFIX = ":tensorflow:serving:"
+_LOAD_LATENCY = ":tensorflow:cc:saved_model:load_latency"
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -37,28 +38,33 @@ class Metrics:
     def requested(self, model: str, code: Code, *, api: str, entrypoint: str, seconds: float) -> None:
         """Count a finished request; its latency (in microseconds) is recorded only when it was OK."""
         with self._lock:
-            self._counters["request_count"][("model_name", model), ("status", code.name)] += 1
+            self._counters[f"{_PREFIX}request_count"][("model_name", model), ("status", code.name)] += 1
             if code is Code.OK:
                 labels = (("model_name", model), ("API", api), ("entrypoint", entrypoint))
-                self._histograms["request_latency"][labels].add(seconds * 1e6)
+                self._histograms[f"{_PREFIX}request_latency"][labels].add(seconds * 1e6)
 
     def ran(self, model: str, seconds: float) -> None:
         """Record one run of a model in TensorFlow, after batching."""
         with self._lock:
             labels = (("model_name", model), ("API", "Predict"), ("runtime", "TF1"))
-            self._histograms["runtime_latency"][labels].add(seconds * 1e6)
+            self._histograms[f"{_PREFIX}runtime_latency"][labels].add(seconds * 1e6)
 
-    def warmed(self, model: str, seconds: float) -> None:
+    def loaded(self, path: str, seconds: float) -> None:
+        """Add the time that loading a SavedModel took (TensorFlow's own metric: a sum in microseconds by path)."""
+        with self._lock:
+            self._counters[_LOAD_LATENCY][(("model_path", path),)] += seconds * 1e6
+
+    def warmed(self, path: str, seconds: float) -> None:
         """Record the replay of a model's warm-up file."""
         with self._lock:
-            labels = (("model_path", model), ("status", Code.OK.name))
-            self._histograms["model_warmup_latency"][labels].add(seconds * 1e6)
+            labels = (("model_path", path), ("status", Code.OK.name))
+            self._histograms[f"{_PREFIX}model_warmup_latency"][labels].add(seconds * 1e6)
 
     def page(self) -> str:
         """The page that Prometheus scrapes."""
         with self._lock:
-            lines = [line for name, cells in self._counters.items() for line in _counter_lines(_PREFIX + name, cells)]
-            lines += [line for name, cells in self._histograms.items() for line in _histogram_lines(_PREFIX + name, cells)]
+            lines = [line for name, cells in self._counters.items() for line in _counter_lines(name, cells)]
+            lines += [line for name, cells in self._histograms.items() for line in _histogram_lines(name, cells)]
         return "\n".join(lines) + "\n"
 
 
