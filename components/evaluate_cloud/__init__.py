@@ -1,0 +1,1 @@
+"""evaluate_cloud: the exported cloud model is measured on a split and judged."""

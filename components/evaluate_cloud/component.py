@@ -1,0 +1,30 @@
+"""evaluate_cloud: the exported cloud model is measured on a split and judged."""
+
+from kfp import dsl
+
+from components.core.step import step
+
+
+@step(image="dual-trainer")
+def evaluate_cloud(
+    settings: str,
+    store: str,
+    run_id: str,
+    examples: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    evaluation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    classification: dsl.Output[dsl.ClassificationMetrics],
+    view: dsl.Output[dsl.HTML],
+) -> None:
+    """Measure the SavedModel by its serving signature and judge it against thresholds and baseline."""
+    from pathlib import Path
+
+    from components.core.record import open_step
+    from components.evaluate_cloud.evaluate import evaluate_cloud_model
+    from components.evaluation.classification import log_classification
+
+    with open_step("evaluate_cloud", store=store, run_id=run_id, view=view.path) as record:
+        evaluate_cloud_model(record, examples=Path(examples.path), model=Path(model.path), settings=settings, output=Path(evaluation.path))
+        record.log_metrics(metrics)
+        log_classification(classification, Path(evaluation.path))

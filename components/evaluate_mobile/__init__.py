@@ -1,0 +1,1 @@
+"""evaluate_mobile: the exported mobile model is measured on a split and judged."""

@@ -1,0 +1,30 @@
+"""evaluate_mobile: the exported mobile model is measured on a split and judged."""
+
+from kfp import dsl
+
+from components.core.step import step
+
+
+@step(image="dual-trainer")
+def evaluate_mobile(
+    settings: str,
+    store: str,
+    run_id: str,
+    examples: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    evaluation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    classification: dsl.Output[dsl.ClassificationMetrics],
+    view: dsl.Output[dsl.HTML],
+) -> None:
+    """Measure the .tflite by the LiteRT interpreter and judge it against thresholds and baseline."""
+    from pathlib import Path
+
+    from components.core.record import open_step
+    from components.evaluate_mobile.evaluate import evaluate_mobile_model
+    from components.evaluation.classification import log_classification
+
+    with open_step("evaluate_mobile", store=store, run_id=run_id, view=view.path) as record:
+        evaluate_mobile_model(record, examples=Path(examples.path), model=Path(model.path), settings=settings, output=Path(evaluation.path))
+        record.log_metrics(metrics)
+        log_classification(classification, Path(evaluation.path))
