@@ -1,7 +1,7 @@
 """Drawn flowers: an embedded, seeded generator of the five classes for machines without a network.
 
 A picture is a background, stems and leaves, one to several heads of the class in a random pose, what stands in front of them,
-and a camera. Everything is drawn at twice the size and averaged down. Picture `index` of a class is a pure function of
+and a camera. What is near is drawn at twice the size and averaged down. Picture `index` of a class is a pure function of
 (settings, class, index).
 """
 
@@ -45,16 +45,15 @@ def drawn_labels() -> list[str]:
 def draw_image(label: str, index: int, settings: DrawnSettings) -> Image.Image:
     """Picture `index` of the class `label`: RGB, `settings.size` square, the same every time."""
     rng = np.random.default_rng([settings.seed, drawn_labels().index(label), index])
-    difficulty, canvas = settings.difficulty, settings.size * _SUPERSAMPLING
-    scene = draw_ground(canvas, rng, difficulty)
+    size, difficulty = settings.size, settings.difficulty
     colour = petal_colour(label, rng, difficulty)
-    poses = _poses(label, rng, canvas, difficulty)
-    scene = _draw_heads(scene, label, rng, poses[1:], colour)
-    if len(poses) > 1:
-        scene = scene.filter(ImageFilter.BoxBlur(canvas * rng.uniform(0.002, 0.009)))
-    scene = _draw_heads(scene, label, rng, poses[:1], colour)
-    draw_occluders(ImageDraw.Draw(scene, "RGBA"), rng, canvas, difficulty)
-    return take_photograph(scene, settings.size, rng, difficulty)
+    near, far = _poses(label, rng, size, difficulty)
+    ground = _draw_heads(draw_ground(size, rng, difficulty), label, rng, far, colour)
+    ground = ground.filter(ImageFilter.GaussianBlur(size * rng.uniform(0.003, 0.012)))
+    scene = ground.resize((size * _SUPERSAMPLING, size * _SUPERSAMPLING), Image.Resampling.BILINEAR)
+    scene = _draw_heads(scene, label, rng, [near], colour)
+    draw_occluders(ImageDraw.Draw(scene, "RGBA"), rng, scene.width, difficulty)
+    return take_photograph(scene, size, rng, difficulty)
 
 
 def draw_dataset(folder: Path, settings: DrawnSettings) -> None:
@@ -125,12 +124,13 @@ def _draw_files(folder: Path, settings: DrawnSettings, tasks: Sequence[tuple[str
         draw_image(label, index, settings).save(folder / label / f"{index:05d}.jpg", quality=90)
 
 
-def _poses(label: str, rng: Rng, canvas: int, difficulty: float) -> list[Pose]:
-    """The main head first, then smaller ones farther away."""
+def _poses(label: str, rng: Rng, size: int, difficulty: float) -> tuple[Pose, list[Pose]]:
+    """The near head in supersampled pixels, and smaller ones farther away in final pixels."""
     light = rng.uniform(-np.pi, 0)
-    first = _pose(label, rng, canvas, rng.uniform(0.36 - 0.16 * difficulty, 0.44), light, 0.05 + 0.12 * difficulty)
+    wander = 0.1 + 0.08 * difficulty
+    near = _pose(label, rng, size * _SUPERSAMPLING, rng.uniform(0.36 - 0.16 * difficulty, 0.44), light, wander)
     others = rng.poisson(0.6 + 1.4 * difficulty)
-    return [first, *(_pose(label, rng, canvas, rng.uniform(0.09, 0.2), light, 0.4) for _ in range(others))]
+    return near, [_pose(label, rng, size, rng.uniform(0.09, 0.2), light, 0.42) for _ in range(others)]
 
 
 def _pose(label: str, rng: Rng, canvas: int, radius: float, light: float, wander: float) -> Pose:

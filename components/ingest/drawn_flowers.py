@@ -1,6 +1,6 @@
 """The five flowers, each by its geometry: what tells the classes apart is their shape, since every class wears every colour."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,10 +10,10 @@ Rng = np.random.Generator
 Painter = Callable[[Brush, Rng, Colour], None]
 
 PALETTE: dict[str, Colour] = {
-    "white": (246, 244, 238),
-    "cream": (248, 228, 176),
-    "yellow": (250, 208, 40),
-    "orange": (244, 142, 34),
+    "white": (232, 230, 224),
+    "cream": (236, 216, 164),
+    "yellow": (236, 194, 36),
+    "orange": (228, 130, 32),
     "red": (204, 28, 40),
     "pink": (238, 136, 170),
     "magenta": (196, 44, 132),
@@ -38,7 +38,8 @@ def petal_colour(label: str, rng: Rng, difficulty: float) -> Colour:
     """A colour for one flower: the class's usual ones at difficulty 0, mostly any at 1; each flower slightly its own."""
     names = list(PALETTE)
     usual = np.array([USUAL[label].get(name, 0.0) for name in names])
-    chances = (1 - 0.8 * difficulty) * usual / usual.sum() + 0.8 * difficulty / len(names)
+    level = 0.8 * difficulty**0.5
+    chances = (1 - level) * usual / usual.sum() + level / len(names)
     colour = PALETTE[names[rng.choice(len(names), p=chances)]]
     return tuple(value + change for value, change in zip(colour, rng.normal(0, 10, 3), strict=True))
 
@@ -67,8 +68,7 @@ def paint_dandelion(brush: Brush, rng: Rng, colour: Colour) -> None:
         strips = spin(blade(0.05, 1.0, 0.045, tip=0.9, belly=0.8), angles, reach * rng.uniform(0.82, 1.0, count))
         _ring(brush, rng, strips, angles, shade(colour, 0.72 + 0.08 * layer), vein=0.82, spread=0.1)
     curls = spin(np.array([[0.0, 0.0], [0.13, 0.03], [0.2, 0.0]]), around(14, rng, 0.4))
-    for curl in curls:
-        brush.stroke(curl, shade(colour, rng.uniform(0.7, 1.15)), 0.04)
+    brush.strokes(curls, [shade(colour, tone) for tone in rng.uniform(0.7, 1.15, len(curls))], 0.04)
 
 
 def paint_rose(brush: Brush, rng: Rng, colour: Colour) -> None:
@@ -112,9 +112,10 @@ def paint_tulip(brush: Brush, rng: Rng, colour: Colour) -> None:
         )
     front = rng.uniform(-0.12, 0.12)
     _tulip_petal(brush, base, front, rng.uniform(1.45, 1.7), width, tip, shade(colour, 1.06))
-    for place in (-0.5, -0.2, 0.1, 0.4):
-        vein = np.array([[0.0, 0.8], [place * width * 0.9, 0.1], [place * width * 0.5, -0.55]])
-        brush.stroke(vein, shade(colour, 0.86), 0.025)
+    t = np.linspace(0, 1, 6)[:, None]
+    for place in (-0.62, -0.3, 0.0, 0.3, 0.62):
+        along = np.hstack([place * width * np.sin(np.pi * (0.12 + 0.62 * t)), 0.8 - 1.25 * t])
+        brush.stroke(spin(along - base, np.array([front]))[0] + base, (*shade(colour, 0.86), 150), 0.02)
 
 
 PAINTERS: dict[str, Painter] = {
@@ -134,12 +135,12 @@ def _lit(brush: Brush, angle: Array | float, strength: float = _FRONT_LIGHT) -> 
 
 def _ring(brush: Brush, rng: Rng, petals: Array, angles: Array, colour: Colour, vein: float, spread: float = 0.06) -> None:
     """Petals [m, n, 2] in random order, each with its own tone and a darker middle line of `vein` times its colour."""
+    half = petals.shape[1] // 2
+    middles = (petals[:, [0, half - 2]] + petals[:, [-1, half + 1]]) / 2
+    tones = [_lit(brush, angle) * wobble for angle, wobble in zip(angles, rng.normal(1.0, spread, len(angles)), strict=True)]
     for number in rng.permutation(len(petals)):
-        petal = petals[number]
-        own = shade(colour, _lit(brush, angles[number]) * rng.normal(1.0, spread))
-        brush.fill(petal, own)
-        half = len(petal) // 2
-        brush.stroke((petal[[0, half - 2]] + petal[[-1, half + 1]]) / 2, shade(own, vein), 0.03)
+        brush.fill(petals[number], shade(colour, tones[number]))
+        brush.stroke(middles[number], shade(colour, tones[number] * vein), 0.03)
 
 
 def _dome(brush: Brush, radius: float, colour: Colour) -> None:
@@ -157,26 +158,29 @@ def _seeds(brush: Brush, rng: Rng, radius: float, count: int, size: float, colou
 
 def _clock(brush: Brush, rng: Rng, colour: Colour) -> None:
     """Parachutes on a sphere: hair stars at the ends of thin spokes, some of them flown away."""
-    pale = mix(colour, (238, 238, 234), 0.55)
-    brush.disc(0.93, (*pale, 46))
-    brush.disc(0.74, (*pale, 40))
-    k = np.arange(110) + 0.5
-    lift = 1 - k / 110
+    pale = mix(colour, (230, 230, 226), 0.65)
+    brush.disc(0.93, (*pale, 60))
+    brush.disc(0.74, (*pale, 50))
+    count = 110 if brush.pose.radius > 40 else 50
+    k = np.arange(count) + 0.5
+    lift = 1 - k / count
     angles, reach = k * _GOLDEN + rng.uniform(0, 6), 0.95 * np.sqrt(1 - lift**2)
     ends = np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=1)
     gone = rng.uniform(0, 2 * np.pi) if rng.random() < 0.3 else None
-    for end, angle in zip(ends, angles, strict=True):
-        if gone is None or np.cos(angle - gone) < 0.75:
-            _parachute(brush, rng, end, shade(pale, rng.uniform(0.88, 1.08) * _lit(brush, angle, 0.1)))
-    brush.disc(0.15, shade((150, 122, 70), 0.8))
-    _seeds(brush, rng, 0.14, 12, 0.02, (80, 60, 36))
+    if gone is not None:
+        ends, angles = ends[keep := np.cos(angles - gone) < 0.75], angles[keep]
+    tones = [shade(pale, rng.uniform(0.86, 1.1) * _lit(brush, angle, 0.12)) for angle in angles]
+    _parachutes(brush, rng, ends, tones)
+    brush.disc(0.13, shade((150, 122, 70), 0.8))
+    _seeds(brush, rng, 0.12, 12, 0.02, (80, 60, 36))
 
 
-def _parachute(brush: Brush, rng: Rng, end: Array, colour: Colour) -> None:
-    brush.stroke(np.stack([end * 0.15, end]), (*shade(colour, 0.86), 120), 0.012)
-    star = end + spin(np.array([[0.11, 0.0]]), around(5, rng, 0.3, rng.uniform(0, 2)))[:, 0]
-    for tip in star:
-        brush.stroke(np.stack([end, tip]), (*colour, 190), 0.014)
+def _parachutes(brush: Brush, rng: Rng, ends: Array, colours: Sequence[Colour]) -> None:
+    """Spokes from the middle to `ends` [n, 2], each with a star of seven hairs."""
+    brush.strokes(np.stack([ends * 0.12, ends], axis=1), [(*shade(colour, 0.9), 130) for colour in colours], 0.012)
+    hairs = spin(np.array([[0.0, 0.0], [0.12, 0.0]]), np.concatenate([around(7, rng, 0.3, turn) for turn in rng.uniform(0, 2, len(ends))]))
+    hairs = hairs + np.repeat(ends, 7, axis=0)[:, None]
+    brush.strokes(hairs, [(*colour, 215) for colour in colours for _ in range(7)], 0.014)
 
 
 def _rose_petal(brush: Brush, rng: Rng, angle: float, away: float, size: float, colour: Colour) -> None:

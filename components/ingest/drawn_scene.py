@@ -56,7 +56,7 @@ def draw_stem(draw: ImageDraw.ImageDraw, rng: Rng, pose: Pose, leaves: bool) -> 
 
 def draw_occluders(draw: ImageDraw.ImageDraw, rng: Rng, size: int, difficulty: float) -> None:
     """Grass and leaves in front of the flowers."""
-    for _ in range(rng.poisson(0.5 + 4 * difficulty)):
+    for _ in range(rng.poisson(0.4 + 3 * difficulty)):
         _grass(draw, rng, size, alpha=255)
     for _ in range(rng.poisson(0.7 * difficulty)):
         x, y = rng.uniform(0, size, 2)
@@ -65,12 +65,12 @@ def draw_occluders(draw: ImageDraw.ImageDraw, rng: Rng, size: int, difficulty: f
 
 def take_photograph(scene: Image.Image, size: int, rng: Rng, difficulty: float) -> Image.Image:
     """The camera: scale down to `size`, uneven light, white balance, exposure, lens blur, sensor noise."""
-    image = scene.resize((size, size), Image.Resampling.BOX, reducing_gap=None)
+    image = scene.resize((size, size), Image.Resampling.BOX)
     if rng.random() < 0.15 + 0.45 * difficulty:
-        image = image.filter(ImageFilter.GaussianBlur(size / 128 * rng.uniform(0.2, 0.4 + 1.1 * difficulty)))
+        image = image.filter(ImageFilter.GaussianBlur(size / 128 * rng.uniform(0.2, 0.3 + 0.9 * difficulty)))
     light = 1 + _smooth(rng.normal(0, 0.05 + 0.14 * difficulty, (3, 3, 1)), size)
-    gain = rng.normal(1, 0.02 + 0.06 * difficulty, 3) * np.exp(rng.normal(0, 0.05 + 0.16 * difficulty))
-    noise = rng.normal(0, 1, (size, size, 1)).astype(np.float32) * np.float32(1 + 7 * difficulty * rng.random())
+    gain = rng.normal(1, 0.02 + 0.06 * difficulty, 3) * np.exp(rng.normal(-0.02, 0.05 + 0.13 * difficulty))
+    noise = rng.normal(0, 1, (size, size, 1)).astype(np.float32) * np.float32(1 + 6 * difficulty**2 * rng.random())
     pixels = np.asarray(image, np.float32) * (light * gain).astype(np.float32) + noise
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 

@@ -3,7 +3,9 @@
 Flower units: the head's centre is the origin, its radius is 1, y points down as on the canvas.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from PIL import ImageDraw
 
 Array = NDArray[np.float64]
 Colour = tuple[float, ...]
-_STEPS = np.linspace(0.0, 1.0, 8)
+_STEPS = np.array([0.0, 0.15, 0.33, 0.52, 0.7, 0.85, 0.95, 1.0])
 _CIRCLE = np.stack([np.cos(a := np.linspace(0, 2 * np.pi, 20, endpoint=False)), np.sin(a)], axis=1)
 
 
@@ -30,11 +32,15 @@ class Pose:
     tilt: float = 0.0
     light: float = -1.0
 
+    @cached_property
+    def matrix(self) -> Array:
+        """Flower units as a row [2] @ matrix [2, 2] → canvas pixels around the centre."""
+        cos, sin, squash = np.cos(self.turn), np.sin(self.turn), 1 - self.tilt
+        return self.radius * np.array([[cos, sin], [-sin * squash, cos * squash]])
+
     def place(self, points: Array) -> Array:
         """Flower units [..., 2] → canvas pixels [..., 2]."""
-        cos, sin = np.cos(self.turn), np.sin(self.turn)
-        x, y = points[..., 0], points[..., 1] * (1 - self.tilt)
-        return np.stack([self.x + self.radius * (x * cos - y * sin), self.y + self.radius * (x * sin + y * cos)], axis=-1)
+        return points @ self.matrix + (self.x, self.y)
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,15 @@ class Brush:
 
     def stroke(self, points: Array, colour: Colour, width: float) -> None:
         """An open line [n, 2] whose width is in flower units."""
+        self.strokes(points[None], [colour], width)
+
+    def strokes(self, lines: Array, colours: Sequence[Colour], width: float) -> None:
+        """Open lines [m, n, 2], each in its colour, or all in the only one; `width` is in flower units."""
         pixels = max(1, round(width * self.pose.radius))
-        self.draw.line(self.pose.place(points).ravel().tolist(), fill=clip(colour), width=pixels, joint="curve" if pixels > 3 else None)
+        joint = "curve" if pixels > 3 and lines.shape[1] > 2 else None
+        flat = self.pose.place(lines).reshape(len(lines), -1).tolist()
+        for number, line in enumerate(flat):
+            self.draw.line(line, fill=clip(colours[number % len(colours)]), width=pixels, joint=joint)
 
     def dots(self, centres: Array, radius: float, colour: Colour) -> None:
         """Small discs around `centres` [n, 2]; at least one pixel wide."""
@@ -66,12 +79,12 @@ class Brush:
 
 def clip(colour: Colour) -> tuple[int, ...]:
     """Floats → the integers 0–255 that Pillow takes."""
-    return tuple(min(255, max(0, int(value))) for value in colour)
+    return tuple([0 if value < 0 else 255 if value > 255 else int(value) for value in colour])
 
 
 def shade(colour: Colour, factor: float) -> Colour:
     """Darker (factor < 1) or lighter; alpha, if any, stays."""
-    return (*(value * factor for value in colour[:3]), *colour[3:])
+    return (colour[0] * factor, colour[1] * factor, colour[2] * factor, *colour[3:])
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
@@ -89,14 +102,13 @@ def blade(start: float, end: float, width: float, tip: float, belly: float = 0.5
     blunt = np.clip(t / belly, 0, 1) ** 0.5 * np.clip((1 - t) / 0.12, 0, 1) ** 0.5
     half = width * ((1 - tip) * profile + tip * blunt)
     x = start + (end - start) * t
-    return np.concatenate([np.stack([x, half], 1), np.stack([x, -half], 1)[::-1]])
+    return np.concatenate([np.column_stack([x, half]), np.column_stack([x, -half])[::-1]])
 
 
 def spin(outline: Array, angles: Array, lengths: Array | float = 1.0) -> Array:
     """Copies [m, n, 2] of an outline [n, 2], each scaled by its length and turned by its angle."""
-    scaled = outline[None] * np.reshape(np.broadcast_to(lengths, angles.shape), (-1, 1, 1))
-    cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
-    return np.stack([scaled[..., 0] * cos - scaled[..., 1] * sin, scaled[..., 0] * sin + scaled[..., 1] * cos], axis=-1)
+    cos, sin = np.cos(angles) * lengths, np.sin(angles) * lengths
+    return outline @ np.array([[cos, sin], [-sin, cos]]).transpose(2, 0, 1)
 
 
 def around(count: int, rng: np.random.Generator, jitter: float = 0.15, offset: float = 0.0) -> Array:
