@@ -120,7 +120,7 @@ def _write(path: Path, value: Any) -> None:
 
 def record_of(store: Store, step: str, run_id: str = "run-1") -> StepRecord:
     """A step's record without the context manager."""
-    return StepRecord(store, run_id, step, Record(step=step))
+    return StepRecord(store, run_id, step, Record(step=step, started="2026-11-21T06:00:00+00:00"))
 
 
 def make_release(store: Store, root: Path, seed: int, **models: Path) -> Release:
