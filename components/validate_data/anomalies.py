@@ -121,12 +121,12 @@ def _blank(scan: Scan, _: Examples) -> Iterator[Finding]:
         yield Finding(kind="blank_image", where=named(scan.keys[row] for row in blank), what=what, fix="Remove them if nothing is on them")
 
 
-def label_conflicts(conflicts: Mapping[str, Iterable[str]]) -> list[Finding]:
-    """One finding for all images that are there with more than one label; `conflicts` maps a name of each image to its labels."""
+def label_conflicts(conflicts: Mapping[str, str]) -> list[Finding]:
+    """One finding for all images that are there with more than one label; `conflicts` maps the key of each to what is known of it."""
     if not conflicts:
         return []
-    first, labels = min((name, sorted(labels)) for name, labels in conflicts.items())
-    what = f"{len(conflicts)} images have more than one label; {first} is {' and '.join(labels)}"
+    first, detail = min(conflicts.items())
+    what = f"{len(conflicts)} images have more than one label; {first}: {detail}"
     return [
         Finding(kind="label_conflict", where=named(conflicts), what=what, fix="Decide which label is right and remove the other copies")
     ]
@@ -142,12 +142,12 @@ def _missing_splits(scan: Scan, schema: Schema) -> Iterator[Finding]:
 def _label_set(scan: Scan, schema: Schema) -> Iterator[Finding]:
     everything = np.arange(len(scan))
     present = {label for label, count in zip(scan.labels, scan.label_counts(everything), strict=True) if count}
-    for label in sorted(set(scan.labels) - set(schema.labels)):
-        fix = f"Add it to labels in {SCHEMA} if it is meant to be there"
-        yield Finding(kind="unseen_label", where=f"class {label}", what="the schema has no such class", fix=fix)
-    for label in sorted(set(schema.labels) - present):
-        fix = f"Add images of it, or take it out of labels in {SCHEMA}"
-        yield Finding(kind="label_missing", where=f"class {label}", what="the class has no images", fix=fix)
+    if unseen := set(scan.labels) - set(schema.labels):
+        fix = f"Add to labels in {SCHEMA} what is meant to be there"
+        yield Finding(kind="unseen_label", where=f"class {named(unseen)}", what="the schema has no such class", fix=fix)
+    if missing := set(schema.labels) - present:
+        fix = f"Add images, or take out of labels in {SCHEMA} what is gone for good"
+        yield Finding(kind="label_missing", where=f"class {named(missing)}", what="there are no images", fix=fix)
 
 
 def _minimum_per_class(scan: Scan, schema: Schema) -> Iterator[Finding]:

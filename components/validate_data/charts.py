@@ -19,6 +19,7 @@ COLOURS = {"train": "#4477aa", "validation": "#ddaa33", "test": "#228833"}
 """Colours that the colour-blind can tell apart (Paul Tol's bright and high-contrast schemes)."""
 _REFERENCE, _FLAG, _INK = "#bbbbbb", "#bb3333", "#333333"
 _MOST_CLASSES = 40
+_FEWEST_BINS = 8
 _DPI = 110
 
 
@@ -44,13 +45,14 @@ def class_chart(scan: Scan) -> bytes:
 
 
 def distribution_chart(scan: Scan) -> bytes:
-    """Every statistic's histogram (share of images), one line per split; PNG."""
+    """Every statistic's histogram (share of images), training as an area, the other splits as lines; PNG."""
     sides = {split: scan.statistics[scan.rows(split)] for split in SPLITS if len(scan.rows(split))}
     figure, panels = _panels()
     for column, (name, axes) in enumerate(zip(STATISTICS, panels, strict=True)):
         edges = _edges([side[:, column] for side in sides.values()])
         for split, side in sides.items():
-            axes.stairs(_shares(side[:, column], edges), edges, color=COLOURS[split], linewidth=1.6, label=split)
+            style: dict[str, Any] = {"fill": True, "alpha": 0.3} if split == "train" else {"linewidth": 1.5}
+            axes.stairs(_shares(side[:, column], edges), edges, color=COLOURS[split], label=split, **style)
         _tidy(axes, name, UNITS[name])
     _legend(figure, panels[0])
     return _png(figure)
@@ -73,15 +75,16 @@ def shift_chart(compared: Compared) -> bytes:
 
 
 def projection_chart(compared: Compared) -> bytes:
-    """Both samples' descriptors on the first two principal components of the two together; PNG."""
+    """Both samples: the domain classifier's held-out score against the first principal component of the descriptors; PNG."""
     base, sample = compared.base.descriptors, compared.sample.descriptors
-    points = _project(np.concatenate([base, sample]))
+    component = _project(np.concatenate([base, sample]))[:, 0]
+    points = np.stack([compared.scores, component], axis=1)
     figure = _figure(7.2, 5.2)
     axes = figure.add_subplot()
     _scatter(axes, points[: len(base)], _REFERENCE, f"{compared.base.name} ({len(base)})")
     _scatter(axes, points[len(base) :], COLOURS["train"], f"{compared.sample.name} ({len(sample)})")
-    _tidy(axes, "", "first principal component")
-    axes.set_ylabel("second principal component", fontsize=8)
+    _tidy(axes, "", f"classifier's score on images it was not trained with (right: unlike {compared.base.name})")
+    axes.set_ylabel("first principal component", fontsize=8)
     if measure := compared.comparison.measure("embedding"):
         text = f"a classifier tells them apart with AUC {measure.distance:.2f} (0.5 = not at all; p {_p(measure.corrected_p_value)})"
         axes.set_title(text, fontsize=9, color=_FLAG if measure.flagged else _INK, loc="left")
@@ -137,7 +140,8 @@ def _legend(figure: Figure, axes: Any) -> None:
 def _edges(columns: Sequence[Floats]) -> NDArray[np.float64]:
     both = np.concatenate(columns)
     low, high = np.percentile(both, [0.5, 99.5])
-    return np.linspace(low, high if high > low else low + 1, BINS + 1)
+    bins = int(np.clip(1.3 * np.sqrt(min(map(len, columns))), _FEWEST_BINS, BINS))
+    return np.linspace(low, high if high > low else low + 1, bins + 1)
 
 
 def _shares(column: Floats, edges: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -55,17 +55,19 @@ class Comparison(BaseModel):
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison with what its pictures need: both samples, which examples the second one is, and how unlike the first each is."""
+    """A comparison with what its pictures need: both samples, which examples the second one is, and how unlike the first each image is."""
 
     comparison: Comparison
     base: Sample
     sample: Sample
     rows: NDArray[np.intp]
     scores: NDArray[np.float64]
+    """Held-out scores of the domain classifier, base first, then sample."""
 
     def most_unlike(self, count: int) -> list[int]:
         """The examples that the domain classifier finds least like the base, worst first."""
-        return [int(self.rows[index]) for index in np.argsort(-self.scores, kind="stable")[:count]]
+        order = np.argsort(-self.scores[len(self.base) :], kind="stable")
+        return [int(self.rows[index]) for index in order[:count]]
 
 
 def compare_splits(scan: Scan, settings: ValidateDataSettings, seed: int) -> Iterator[Compared]:
@@ -122,7 +124,7 @@ def compare(
     smallest = min(len(base), len(sample))
     if smallest < settings.min_compared:
         comparison.skipped = f"{smallest} images are too few to compare (validate_data.min_compared is {settings.min_compared})"
-        return Compared(comparison, base, sample, rows, np.zeros(len(rows)))
+        return Compared(comparison, base, sample, rows, np.zeros(len(base) + len(rows)))
     folds = folds_of([*(digest[:_DIGEST] for digest in base.sha256), *(digest[:_DIGEST] for digest in sample.sha256)])
     separation = separate(base.descriptors, _stored(sample), folds, settings.permutations, seed)
     found = [_statistic(base, sample, column, thresholds[0]) for column in range(len(STATISTICS))]
@@ -171,4 +173,4 @@ def shift_finding(comparison: Comparison, reference: str) -> list[Finding]:
         fix = "Split the images at random, or find out what makes the splits different"
     else:
         fix = f'Look at the pictures; if the new images are right, set reference: "{reference}" in {SCHEMA}'
-    return [Finding(kind=comparison.kind, where=comparison.name, what=what, fix=fix)]
+    return [Finding(kind=comparison.kind, where=f"split {comparison.sample}", what=what, fix=fix)]

@@ -1,5 +1,9 @@
 """Label conflicts: the same image under more than one label."""
 
+from pathlib import Path
+
+from components.core.examples import read_model
+from components.ingest.summary import FILE, Ingested
 from components.validate_data.scan import Scan
 
 
@@ -12,11 +16,19 @@ def conflicting_rows(scan: Scan) -> list[int]:
     return sorted(rows, key=lambda row: (scan.sha256[row], scan.keys[row]))
 
 
-def conflicts_of(scan: Scan, rows: list[int]) -> dict[str, set[str]]:
-    """The first key of each conflicting image → the class names it is there under."""
-    first: dict[str, str] = {}
-    found: dict[str, set[str]] = {}
+def conflicts_of(scan: Scan, rows: list[int]) -> dict[str, str]:
+    """The first key of each conflicting image → a sentence about it."""
+    names: dict[str, set[str]] = {}
     for row in rows:
-        key = first.setdefault(scan.sha256[row], scan.keys[row])
-        found.setdefault(key, set()).add(scan.texts[row])
-    return found
+        names.setdefault(scan.sha256[row], set()).add(scan.texts[row])
+    first = {scan.sha256[row]: scan.keys[row] for row in reversed(rows)}
+    return {key: f"the same picture is labelled {' and '.join(sorted(names[digest]))}" for digest, key in first.items()}
+
+
+def ingest_conflicts(examples: Path) -> dict[str, str]:
+    """The label conflicts that ingest found: key → what it says and what it did about it; none if ingest left no list."""
+    path = examples / FILE
+    if not path.exists():
+        return {}
+    found = read_model(Ingested, path, "Run the ingest step again").of_kind("label_conflict")
+    return {finding.key: f"{finding.detail} ({finding.action} by ingest)" for finding in found}

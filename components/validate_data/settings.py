@@ -1,8 +1,8 @@
 """Settings of the validate_data step."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.core.settings import Section
 
@@ -49,6 +49,10 @@ DEFAULT_SEVERITY: dict[Kind, Severity] = {
 """What happens on each kind of anomaly unless the settings say otherwise."""
 
 
+TESTS = 9
+"""Tests of one comparison: seven image statistics, the labels, the embedding."""
+
+
 class ValidateDataSettings(Section):
     """How strict the data check is. Limits of the data themselves (labels, ranges, minimum per class) live in the store's schema."""
 
@@ -81,6 +85,13 @@ class ValidateDataSettings(Section):
     sample_images: int = Field(12, ge=1, le=40, description="Pictures on each sample sheet.")
     sample_classes: int = Field(12, ge=0, description="Most classes that get a sample sheet.")
     threads: int = Field(0, ge=0, description="Decoding threads; 0 is one per core.")
+
+    @model_validator(mode="after")
+    def _permutations_can_reach_alpha(self) -> Self:
+        # The smallest p-value of k relabellings is 1 / (k + 1), and Holm multiplies it by up to the number of tests.
+        if TESTS / (self.permutations + 1) > self.alpha:
+            raise ValueError(f"{self.permutations} permutations can't reach alpha {self.alpha:g}: set at least {int(TESTS / self.alpha)}")
+        return self
 
     def severity_of(self, kind: Kind) -> Severity:
         """What an anomaly of `kind` does."""

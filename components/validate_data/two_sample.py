@@ -28,12 +28,12 @@ class Test:
 
 @dataclass(frozen=True)
 class Separation:
-    """How well a classifier tells a sample from the reference: `auc` and its p-value, and each sample image's score."""
+    """How well a classifier tells a sample from the reference: `auc`, its p-value, and each image's held-out score."""
 
     auc: float
     p_value: float
     scores: NDArray[np.float64]
-    """One per image of the sample, comparable between images; higher is less like the reference."""
+    """One per image, reference first, then sample; comparable between images. Higher is less like the reference."""
 
 
 def kolmogorov_smirnov(reference: Array, sample: Array) -> Test:
@@ -109,7 +109,7 @@ def separate(reference: Array, sample: Array, folds: NDArray[np.int64], permutat
     auc = auc / np.maximum(weights, 1)
     # Scores of identical samples tie up to rounding: a relabelling that ties with the truth counts as at least as high.
     p_value = float((auc[1:] >= auc[0] - 1e-9).sum() + 1) / (permutations + 1)
-    return Separation(float(auc[0]), p_value, scores[len(reference) :])
+    return Separation(float(auc[0]), p_value, scores)
 
 
 def _held_out_scores(features: NDArray[np.float64], labels: NDArray[np.float64], held: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from components.core.record import StepRecord
 from components.core.settings import section, value
 from components.validate_data.anomalies import Anomaly, Finding, find_anomalies, graded, label_conflicts, raise_errors
 from components.validate_data.compare import Compared, Comparison, compare_reference, compare_splits, shift_finding
-from components.validate_data.conflicts import conflicting_rows, conflicts_of
+from components.validate_data.conflicts import conflicting_rows, conflicts_of, ingest_conflicts
 from components.validate_data.pictures import draw_conflicts, draw_data, draw_shift
 from components.validate_data.reference import Sample, keep_reference, read_reference, reference_bytes
 from components.validate_data.scan import Scan, scan_examples
@@ -37,9 +37,12 @@ def check_examples(record: StepRecord, examples: Path, settings: str, output: Pa
     _show_data(record, scan, facts, chosen)
     schema = known or infer_schema(scan, chosen)
     compared = _compare(record, scan, reference, chosen, seed)
-    anomalies = graded(
-        [*find_anomalies(scan, manifest, schema), *_conflicts(record, scan, chosen), *_shifts(record, scan, compared, chosen)], chosen
-    )
+    findings = [
+        *find_anomalies(scan, manifest, schema),
+        *_conflicts(record, scan, examples, chosen),
+        *_shifts(record, scan, compared, chosen),
+    ]
+    anomalies = graded(findings, chosen)
     if known is None:
         schema = _keep_first(record, scan, schema, anomalies, chosen)
     _write(output, facts, schema, anomalies, [one.comparison for one in compared], record.run_id)
@@ -81,14 +84,16 @@ def _show_comparison(record: StepRecord, comparison: Comparison) -> None:
         for m in comparison.measures
     ]
     record.table(title, ["measure", "distance", "threshold", "p-value", "differs"], rows)
-    for measure in comparison.measures:
-        record.metric(f"{comparison.name}/{measure.name}", measure.distance)
+    distances = {measure.name: measure.distance for measure in comparison.measures}
+    for name in ("embedding", "labels"):
+        record.metric(f"{comparison.name}/{name}", distances.pop(name))
+    record.metric(f"{comparison.name}/statistics", max(distances.values()))
 
 
-def _conflicts(record: StepRecord, scan: Scan, settings: ValidateDataSettings) -> list[Finding]:
+def _conflicts(record: StepRecord, scan: Scan, examples: Path, settings: ValidateDataSettings) -> list[Finding]:
     rows = conflicting_rows(scan)
     draw_conflicts(record, scan, rows, settings)
-    return label_conflicts(conflicts_of(scan, rows))
+    return label_conflicts(ingest_conflicts(examples) | conflicts_of(scan, rows))
 
 
 def _shifts(record: StepRecord, scan: Scan, compared: Sequence[Compared], settings: ValidateDataSettings) -> list[Finding]:
