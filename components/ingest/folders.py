@@ -15,9 +15,9 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".
 def folder_source(tree: Tree, limit: int, root: str = "", span: str = "") -> Source:
     """Items of the class or split folders below `root` in `tree`; files above `limit` bytes are refused when read.
 
-    Keys are names in the tree. Raises `DataError` if there is no class folder.
+    Keys are names in the tree, without a folder that only wraps the others. Raises `DataError` if there is no class folder.
     """
-    root = _unwrapped(tree, root)
+    given, root = root, _unwrapped(tree, root)
     files = [name for name in tree.names() if name.startswith(root)]
     splits = _split_folders(tree, root)
     depth = 2 if splits else 1
@@ -28,7 +28,7 @@ def folder_source(tree: Tree, limit: int, root: str = "", span: str = "") -> Sou
             "there are no class folders", where=f"{tree.uri}/{root}".rstrip("/"), fix="Put the images into one folder per class"
         )
     return Source(
-        items=_items(tree, labelled, root, splits, limit, span),
+        items=_items(tree, labelled, given, root, splits, limit, span),
         kind="split folders" if splits else "class folders",
         fingerprint=tree.fingerprint(),
         classes=sorted(set(classes.values())),
@@ -58,7 +58,7 @@ def _children(tree: Tree, root: str) -> list[str]:
 def _split_folders(tree: Tree, root: str) -> dict[str, Split]:
     """Folder name → split, if every folder below `root` is named like a split, one is for training, and they hold folders."""
     below = _children(tree, root)
-    splits = {name: SPLIT_NAMES[name.lower()] for name in below if name.lower() in SPLIT_NAMES}
+    splits: dict[str, Split] = {name: SPLIT_NAMES[name.lower()] for name in below if name.lower() in SPLIT_NAMES}
     is_split = len(splits) == len(below) and "train" in splits.values() and _children(tree, f"{root}{below[0]}/")
     return splits if is_split else {}
 
@@ -69,12 +69,12 @@ def _classes(tree: Tree, root: str, splits: dict[str, Split]) -> dict[str, str]:
     return {name: class_name(name) for folder in folders for name in _children(tree, folder)}
 
 
-def _items(tree: Tree, names: list[str], root: str, splits: dict[str, Split], limit: int, span: str) -> Iterator[Item]:
+def _items(tree: Tree, names: list[str], given: str, root: str, splits: dict[str, Split], limit: int, span: str) -> Iterator[Item]:
     for name in names:
         parts = name.removeprefix(root).split("/")
         label = class_name(parts[1 if splits else 0])
         split = splits[parts[0]] if splits else None
-        yield Item(spell(name), label, partial(tree.read, name, limit), split, span=span)
+        yield Item(spell(given + name.removeprefix(root)), label, partial(tree.read, name, limit), split, span=span)
 
 
 def _unreadable(tree: Tree, root: str) -> list[Problem]:

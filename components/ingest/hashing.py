@@ -1,29 +1,42 @@
-"""Perceptual hashes, and the search for pairs of near-identical images that does not compare all with all."""
+"""How a picture looks, in 80 bytes, and the search for near-identical pictures that does not compare all with all."""
 
 from collections.abc import Iterator
 from functools import cache
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 THUMB = 32
+LOOK_BYTES = 80
 _LOW = 16
+_HASH = _LOW * _LOW // 8
+_CELLS = 4
 _BANDS = 16
-HASH_BYTES = _LOW * _LOW // 8
-_BLOCK = 512
+_FLAT = 2.0
+_COLOUR = 48
+_CHUNK = 1 << 20
+
+Pairs = NDArray[np.int64]
 
 
-def perceptual_hash(image: Image.Image) -> bytes:
-    """256 bits that survive scaling and compression: signs of the 16×16 lowest frequencies of the gray image about their median.
+def picture_look(image: Image.Image) -> bytes:
+    """256 bits of shape, then 4×4 RGB cells of colour (48 bytes); both survive scaling, compression and small changes of light.
 
-    The method of pHash (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010), with 16×16 for its 8×8.
+    The bits are the signs of the 16×16 lowest frequencies of the gray picture about their median: pHash (Zauner, Implementation and
+    Benchmarking of Perceptual Image Hash Functions, 2010) with 16×16 for its 8×8. A flat picture has no shape: its bits are a digest.
     """
-    small = image.resize((THUMB, THUMB), Image.Resampling.BOX, reducing_gap=1.0) if image.size != (THUMB, THUMB) else image
+    small = image.convert("RGB") if image.size == (THUMB, THUMB) else image.resize((THUMB, THUMB), Image.Resampling.BOX, reducing_gap=1.0)
+    if small.mode != "RGB":
+        small = small.convert("RGB")
     gray = np.asarray(small.convert("L"), dtype=np.float32)
+    cells = small.resize((_CELLS, _CELLS), Image.Resampling.BOX).tobytes()
+    if gray.std() < _FLAT:
+        return sha256(small.tobytes()).digest() + cells
     basis = _cosines()
     low = (basis @ gray @ basis.T).ravel()
-    return np.packbits(low > np.median(low)).tobytes()
+    return np.packbits(low > np.median(low)).tobytes() + cells
 
 
 @cache
@@ -35,31 +48,48 @@ def _cosines() -> NDArray[np.float32]:
     return basis.astype(np.float32)
 
 
-def near_pairs(hashes: NDArray[np.uint8], distance: int) -> NDArray[np.int64]:
-    """Index pairs [P, 2], i < j, sorted, of hashes [N, 32] that differ in at most `distance` (≤ 15) bits.
+def near_pairs(looks: NDArray[np.uint8], distance: int) -> Pairs:
+    """Index pairs [P, 2], i < j, sorted, of looks [N, 80] of like colour whose bits differ in at most `distance` (≤ 31) places.
 
-    Exact: two hashes that differ in at most 15 bits agree in at least one of their 16 bands of 16 bits (pigeonhole), so only
-    hashes that share a band are compared.
+    Exact, without comparing all with all: of 16 bands of 16 bits, two hashes at a distance of at most 31 have one in which they
+    differ in at most one bit (pigeonhole), so only such pairs are compared (multi-index hashing: Norouzi et al., CVPR 2012).
     """
-    if len(hashes) < 2 or distance < 0:
+    if len(looks) < 2 or distance < 0:
         return np.empty((0, 2), np.int64)
-    words = np.ascontiguousarray(hashes).view(np.uint64)
-    bands = np.ascontiguousarray(hashes).view(np.uint16)
-    found = [pairs for band in bands.T for bucket in _buckets(band) for pairs in _compare(words, bucket, distance)]
+    bits = np.ascontiguousarray(looks[:, :_HASH])
+    words, bands, cells = bits.view(np.uint64), bits.view(np.uint16), looks[:, _HASH:].astype(np.int16)
+    flips = [0] if distance < _BANDS else [0, *(1 << bit for bit in range(16))]
+    found = [
+        _close(pairs, words, cells, distance)
+        for band in np.ascontiguousarray(bands.T)
+        for flip in flips
+        for pairs in _matches(band, np.uint16(flip))
+    ]
     return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
 
 
-def _buckets(band: NDArray[np.uint16]) -> Iterator[NDArray[np.int64]]:
-    """Groups of at least two indices with the same value, each sorted."""
+def _matches(band: NDArray[np.uint16], flip: np.uint16) -> Iterator[Pairs]:
+    """Pairs i < j with band[i] == band[j] ^ flip, in chunks of about a million, so that memory stays bounded."""
     order = np.argsort(band, kind="stable")
-    starts = np.flatnonzero(np.diff(band[order])) + 1
-    return (group for group in np.split(order, starts) if len(group) > 1)
+    ordered, wanted = band[order], band ^ flip
+    starts = np.searchsorted(ordered, wanted, "left")
+    counts = np.searchsorted(ordered, wanted, "right") - starts
+    ends = np.cumsum(counts)
+    first = 0
+    while first < len(band):
+        last = max(first + 1, int(np.searchsorted(ends, (ends[first - 1] if first else 0) + _CHUNK, "right")))
+        rows = np.arange(first, last)
+        left = np.repeat(rows, counts[rows])
+        offset = np.arange(len(left)) - np.repeat(ends[rows] - counts[rows] - (ends[first - 1] if first else 0), counts[rows])
+        right = order[starts[left] + offset]
+        keep = left < right
+        yield np.stack([left[keep], right[keep]], axis=1)
+        first = last
 
 
-def _compare(words: NDArray[np.uint64], bucket: NDArray[np.int64], distance: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(bucket), _BLOCK):
-        block, rest = bucket[start : start + _BLOCK], bucket[start:]
-        bits = np.bitwise_count(words[block][:, None] ^ words[rest][None]).sum(-1, dtype=np.int64)
-        left, right = np.nonzero(np.triu(bits <= distance, 1))
-        if len(left):
-            yield np.stack([block[left], rest[right]], axis=1)
+def _close(pairs: Pairs, words: NDArray[np.uint64], cells: NDArray[np.int16], distance: int) -> Pairs:
+    left, right = pairs.T
+    near = np.bitwise_count(words[left] ^ words[right]).sum(-1, dtype=np.int64) <= distance
+    pairs = pairs[near]
+    colour = np.abs(cells[pairs[:, 0]] - cells[pairs[:, 1]]).max(-1, initial=0)
+    return pairs[colour <= _COLOUR]

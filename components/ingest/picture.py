@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from components.ingest.hashing import THUMB, perceptual_hash
+from components.ingest.hashing import THUMB, picture_look
 from components.ingest.settings import IngestSettings
 
 # Formats whose decoders are part of Pillow and run no outside program (EPS would start Ghostscript).
@@ -23,7 +23,7 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A plain image ready to store. `fixes` names what was mended; `hash` is the perceptual hash (32 bytes).
+    """A plain image ready to store. `fixes` names what was mended; `look` is its `picture_look`.
 
     `untouched`: `data` are the bytes as they came; `scaled`: the original was larger than needed.
     """
@@ -32,7 +32,7 @@ class Picture:
     format: str
     height: int
     width: int
-    hash: bytes
+    look: bytes
     fixes: tuple[str, ...] = ()
     untouched: bool = False
     scaled: bool = False
@@ -112,10 +112,10 @@ def _normalise(image: Image.Image, data: bytes, fixes: tuple[str, ...], settings
     target = _target(size, settings.shorter_side)
     untouched = not fixes and target == size and _is_plain(image, data)
     # libjpeg decodes at a fraction of the size for a fraction of the time; the whole file is still read, so damage is still found.
-    image.draft("L" if untouched else None, (THUMB, THUMB) if untouched else target)
+    image.draft(None, (THUMB, THUMB) if untouched else target)
     image.load()
     if untouched:
-        return Picture(data, format_.lower(), size[1], size[0], perceptual_hash(image), untouched=True)
+        return Picture(data, format_.lower(), size[1], size[0], picture_look(image), untouched=True)
     plain = _upright_rgb(image)
     turned = _target(plain.size, settings.shorter_side)
     if plain.size != turned:
@@ -123,7 +123,7 @@ def _normalise(image: Image.Image, data: bytes, fixes: tuple[str, ...], settings
     lossless = format_ in _LOSSLESS and target == size
     encoded = _encode(plain, lossless, settings.jpeg_quality)
     kind = "png" if lossless else "jpeg"
-    return Picture(encoded, kind, plain.height, plain.width, perceptual_hash(plain), fixes, scaled=target != size)
+    return Picture(encoded, kind, plain.height, plain.width, picture_look(plain), fixes, scaled=target != size)
 
 
 def _target(size: tuple[int, int], shorter: int) -> tuple[int, int]:

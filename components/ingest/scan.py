@@ -29,7 +29,7 @@ class Entry:
     """SHA-256 of the file as it was found."""
     stored: bytes
     """SHA-256 of the bytes to store."""
-    hash: bytes
+    look: bytes
     offset: int
     length: int
     format: str
@@ -43,7 +43,7 @@ class Scan:
 
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    labels_seen: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
     read: int = 0
     scaled: int = 0
 
@@ -77,7 +77,7 @@ class Spool:
 
 def scan_source(source: Source, settings: IngestSettings, spool: Spool, say: Say) -> Scan:
     """Read every item once. Bad items become problems with their policy's action; nothing raises because of an image."""
-    result = Scan(problems=[_decided(problem, settings) for problem in source.problems])
+    result = Scan()
     keys: Counter[str] = Counter()
     for item, outcome in _parallel(source.items, settings):
         keys[item.key] += 1
@@ -86,6 +86,8 @@ def scan_source(source: Source, settings: IngestSettings, spool: Spool, say: Say
         if result.read % _EVERY == 0:
             say(f"read {result.read:,}{f' of {source.total:,}' if source.total else ''} images")
     spool.flush()
+    # Some sources notice problems only while they are read.
+    result.problems += [_decided(problem, settings) for problem in source.problems]
     return result
 
 
@@ -120,7 +122,7 @@ def _open(item: Item, settings: IngestSettings) -> Outcome:
 
 def _take(result: Scan, item: Item, key: str, outcome: Outcome, spool: Spool, settings: IngestSettings) -> None:
     result.read += 1
-    result.labels_seen[item.label] += 1
+    result.labels[item.label] += 1
     if isinstance(outcome, Rejected):
         result.problems.append(_decided(Problem(outcome.kind, key, outcome.detail), settings))
         return
@@ -137,7 +139,7 @@ def _take(result: Scan, item: Item, key: str, outcome: Outcome, spool: Spool, se
             slices=item.slices,
             original=original,
             stored=stored,
-            hash=picture.hash,
+            look=picture.look,
             offset=offset,
             length=len(picture.data),
             format=picture.format,

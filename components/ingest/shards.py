@@ -30,7 +30,7 @@ def write_shards(plan: Plan, spool: Spool, output: Path, settings: IngestSetting
         counts = Counter(entry.label for entry in entries)
         facts[split] = SplitExamples(shards=names, count=len(entries), per_class={label: counts[label] for label in plan.labels})
     with ThreadPoolExecutor(settings.workers or os.cpu_count() or 1) as pool:
-        list(pool.map(lambda job: _write_shard(*job, spool, index), jobs))
+        list(pool.map(lambda job: _write_shard(job[0], job[1], spool, index), jobs))
     return facts
 
 

@@ -78,6 +78,8 @@ def record_ingested(record: StepRecord, ingested: Ingested, plan: Plan, spool: S
     record.note(f"{total:,} examples of {len(plan.labels)} classes from {ingested.read:,} files ({ingested.layout})")
     for note in ingested.notes:
         record.note(note)
+    for warning in plan.warnings:
+        record.warn(warning)
     if ingested.scaled:
         record.note(f"{ingested.scaled:,} originals were larger than needed and were scaled down once")
     record.metric("examples", total)

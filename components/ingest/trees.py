@@ -3,8 +3,8 @@
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from components.core.errors import DataError, DualError
 from components.core.stores import Store
@@ -105,7 +105,7 @@ class StoreTree(Tree):
 
     def folders(self) -> list[str]:
         """Every prefix that holds an object."""
-        return sorted({name.rpartition("/")[0] for name in self._names if "/" in name})
+        return sorted({str(parent) for name in self._names for parent in PurePosixPath(name).parents if parent.name})
 
     def unreadable(self) -> list[str]:
         """None: a listing is whole or fails."""
@@ -139,12 +139,12 @@ def read_local(path: Path, limit: int) -> bytes:
             raise UnreadableError("not a regular file")
         if found.st_size > limit:
             raise TooLargeError(f"{found.st_size:,} bytes")
-        return _read(file.read)
+        return _read(file)
 
 
-def _read(read: object) -> bytes:
+def _read(file: BinaryIO) -> bytes:
     try:
-        return read()  # type: ignore[operator]
+        return file.read()
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from error
 
@@ -171,8 +171,3 @@ def _size_and_time(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_size, found.st_mtime_ns
-
-
-def walk_suffix(tree: Tree, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Names with one of the suffixes, case ignored."""
-    return (name for name in tree.names() if name.lower().endswith(suffixes))
