@@ -18,6 +18,7 @@ from components.core.stores import open_store
 MANIFEST = "evaluation.json"
 PREDICTIONS = "predictions.npz"
 _FIX = "Run the evaluation step again"
+_ROUNDING = 1e-6
 
 ModelKind = Literal["cloud", "mobile"]
 
@@ -101,11 +102,15 @@ class Predictions:
         """Whether the predicted class is the true one [N]."""
         return self.predicted == self.labels
 
-    def invalid(self) -> int:
-        """How many answers hold anything that is no probability: NaN, infinity, below 0 or above 1."""
+    def valid(self) -> NDArray[np.bool_]:
+        """Whether an answer is made of probabilities [N]: no NaN, no infinity, nothing below 0 or above 1."""
         with np.errstate(invalid="ignore"):
-            valid = (self.probabilities >= -1e-6) & (self.probabilities <= 1 + 1e-6)
-        return int((~valid.all(axis=1)).sum())
+            possible = (self.probabilities >= -_ROUNDING) & (self.probabilities <= 1 + _ROUNDING)
+        return np.asarray(possible.all(axis=1))
+
+    def invalid(self) -> int:
+        """How many answers are not valid."""
+        return int((~self.valid()).sum())
 
 
 def write_evaluation(root: Path, evaluation: Evaluation, predictions: Predictions) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from components.evaluation.bootstrap import wilson_interval
 from components.evaluation.evaluation import CalibrationBin
 
-_BLUE, _ORANGE, _GREY, _INK = "#2f6db3", "#d9772b", "#9aa3ad", "#22272e"
+BLUE, ORANGE, GREY, INK = "#2f6db3", "#d9772b", "#9aa3ad", "#22272e"
 _DPI = 130
 _MOST_LABELS = 40
 """Up to this many classes, axes name each one."""
@@ -65,14 +65,14 @@ def calibration_picture(bins: Sequence[CalibrationBin], error: float, title: str
     used = [b for b in bins if b.examples]
     width = bins[0].high - bins[0].low
     middles = [(b.low + b.high) / 2 for b in used]
-    above.plot([0, 1], [0, 1], "--", color=_GREY, label="perfectly calibrated")
-    above.bar(middles, [b.accuracy for b in used], width=0.92 * width, color=_BLUE, alpha=0.75, label="accuracy in the bin")
-    above.plot([b.confidence for b in used], [b.accuracy for b in used], "o", color=_ORANGE, markersize=5, label="at its mean confidence")
+    above.plot([0, 1], [0, 1], "--", color=GREY, label="perfectly calibrated")
+    above.bar(middles, [b.accuracy for b in used], width=0.92 * width, color=BLUE, alpha=0.75, label="accuracy in the bin")
+    above.plot([b.confidence for b in used], [b.accuracy for b in used], "o", color=ORANGE, markersize=5, label="at its mean confidence")
     above.set(title=f"{title} (ECE {error:.3f})", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
     above.legend(loc="upper left", frameon=False, fontsize=9)
-    below.bar(middles, [b.examples for b in used], width=0.92 * width, color=_GREY)
+    below.bar(middles, [b.examples for b in used], width=0.92 * width, color=GREY)
     below.set(xlabel="confidence", ylabel="examples")
-    _quiet(above, below)
+    quiet(above, below)
     return render(figure)
 
 
@@ -84,12 +84,12 @@ def slices_picture(slices: Mapping[str, Mapping[str, float]], overall: float, ti
     axes = figure.add_subplot()
     for row, (_, metrics) in enumerate(shown):
         low, high = wilson_interval(metrics["accuracy"] * metrics["examples"], int(metrics["examples"]))
-        axes.plot([low, high], [row, row], color=_BLUE, linewidth=2, alpha=0.6)
-        axes.plot(metrics["accuracy"], row, "o", color=_BLUE)
-    axes.axvline(overall, color=_ORANGE, linewidth=1.2)
+        axes.plot([low, high], [row, row], color=BLUE, linewidth=2, alpha=0.6)
+        axes.plot(metrics["accuracy"], row, "o", color=BLUE)
+    axes.axvline(overall, color=ORANGE, linewidth=1.2)
     axes.set_yticks(range(len(shown)), [f"{name}  ({metrics['examples']:g})" for name, metrics in shown])
     axes.set(title=title, xlabel="accuracy", xlim=(-0.02, 1.02), ylim=(-0.7, len(shown) - 0.3))
-    _quiet(axes)
+    quiet(axes)
     return render(figure)
 
 
@@ -106,9 +106,9 @@ def contact_sheet(tiles: Sequence[Tile]) -> bytes:
         axes = figure.add_axes((left / width, (top - _SIDE) / height, _SIDE / width, _SIDE / height))
         axes.imshow(_square(tile.image))
         axes.set_axis_off()
-        axes.set_title(_short(tile.above), fontsize=9, color=_INK, pad=3, fontweight="bold")
+        axes.set_title(_short(tile.above), fontsize=9, color=INK, pad=3, fontweight="bold")
         text = "\n".join(_short(line) for line in tile.below.split("\n"))
-        axes.text(0.5, -0.03, text, transform=axes.transAxes, ha="center", va="top", fontsize=8, color=_INK)
+        axes.text(0.5, -0.03, text, transform=axes.transAxes, ha="center", va="top", fontsize=8, color=INK)
     return render(figure, "jpg")
 
 
@@ -136,10 +136,11 @@ def _name_classes(axes: Any, labels: Sequence[str]) -> None:
 def _write_counts(axes: Any, counts: Any, shares: Any) -> None:
     for row, column in np.ndindex(*counts.shape):
         if counts[row, column]:
-            colour = "white" if shares[row, column] > 0.55 else _INK
+            colour = "white" if shares[row, column] > 0.55 else INK
             axes.text(column, row, f"{counts[row, column]:g}", ha="center", va="center", color=colour, fontsize=9)
 
 
-def _quiet(*many: Any) -> None:
+def quiet(*many: Any) -> None:
+    """Take away the frame lines that say nothing."""
     for axes in many:
         axes.spines[["top", "right"]].set_visible(False)
