@@ -6,6 +6,7 @@ Every network takes float32 [N, H, W, 3] RGB in [0, 255] and gives float32 proba
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,11 @@ def _build_base(backbone: str, size: int, weights: str | Path | None, key: str) 
     if weights == "imagenet":
         return _with_imagenet(backbone, make)
     try:
-        return make(str(weights))
-    except (ValueError, OSError, KeyError, TypeError) as error:
+        with warnings.catch_warnings():
+            # Keras only warns when a file lacks layers, and leaves those random.
+            warnings.filterwarnings("error", message=".*freshly-initialized.*")
+            return make(str(weights))
+    except (ValueError, OSError, KeyError, TypeError, UserWarning) as error:
         why = " ".join(str(error).split())[:300]
         raise UsageError(
             f"the weights in {weights} can't be loaded into {backbone} without its top: {why}",

@@ -67,8 +67,10 @@ class _Refuse(urllib.request.BaseHandler):
 
 
 def _answers(url: str, seconds: float) -> bool:
+    # An opener of its own, because the shared one remembers the proxies of its first use.
+    opener = urllib.request.build_opener()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):  # noqa: S310 - https only
+        with opener.open(urllib.request.Request(url, method="HEAD"), timeout=seconds):  # noqa: S310 - http(s) only
             return True
     except urllib.error.HTTPError as error:
         # A proxy that forbids the host answers too, but with a status of its own.

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class Workspace:
             with np.load(io.BytesIO(found.data), allow_pickle=False) as file:
                 facts = json.loads(file[_FACTS].tobytes())
                 return Piece([file[key] for key in sorted(file.files) if key != _FACTS], facts)
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             where = f"{self.store.uri}/{self._name(name)}"
             raise DataError(f"the checkpoint is damaged ({error})", where=where, fix="Delete it and run again") from None
 
