@@ -11,7 +11,6 @@ from types import TracebackType
 
 from components.core.errors import DualError
 
-_STOP_SECONDS = 10.0
 _POLL = 0.05
 TAIL_LINES = 30
 
@@ -26,9 +25,9 @@ class Child:
     Its standard input is a pipe that closes when this process dies: a child that reads it can't outlive its parent.
     """
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str], log: Path) -> None:
-        """Start `python -m module arguments…`; `name` is for messages."""
-        self.name, self.log, self.began = name, log, time.monotonic()
+    def __init__(self, name: str, module: str, arguments: Sequence[str], log: Path, *, stop_seconds: float = 10.0) -> None:
+        """Start `python -m module arguments…`; `name` is for messages, `stop_seconds` is how long `stop` waits before it kills."""
+        self.name, self.log, self.began, self._stop_seconds = name, log, time.monotonic(), stop_seconds
         command = [sys.executable, "-m", module, *arguments]
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1"}
         with log.open("wb") as output:
@@ -85,7 +84,7 @@ class Child:
         if self.is_alive():
             self._process.terminate()
             try:
-                self._process.wait(_STOP_SECONDS)
+                self._process.wait(self._stop_seconds)
             except subprocess.TimeoutExpired:
                 # The session is the process' own: its children go with it.
                 os.killpg(self.pid, signal.SIGKILL)
@@ -94,4 +93,4 @@ class Child:
         return self._process.wait()
 
     def _failed(self, what: str) -> ChildError:
-        return ChildError(f"the {self.name} {what}", fix=f"The end of its log: {self.tail(5)}")
+        return ChildError(f"the {self.name} {what}", fix=f"The end of its log: {self.tail(5).rstrip('.')}")

@@ -44,17 +44,22 @@ def check_cloud(saved_model: Path, golden: Golden, images: Sequence[bytes], work
             side.measurements["start_seconds"] = child.wait_for_file(ready, settings.start_timeout)
             ports = json.loads(ready.read_text())
             with RemoteModel(ports["host"], ports["rest_port"], ports["grpc_port"], name, settings.request_timeout) as model:
-                _ask(side, model, golden, images, settings)
+                ask_cloud(side, model, golden, images, settings)
         except (ChildError, httpx.HTTPError, grpc.RpcError) as error:
             side.failure = _reason(error, child)
-        side.measurements["memory_mb"] = child.peak_memory_mb()
+        if child.is_alive():
+            side.measurements["memory_mb"] = child.peak_memory_mb()
         replayed = _REPLAYED.search(child.log.read_text(errors="replace"))
         side.warmup = (0, int(replayed[1]) if replayed else 0)
         side.log_tail = child.tail()
     return side
 
 
-def _ask(side: Side, model: RemoteModel, golden: Golden, images: Sequence[bytes], settings: ValidateInfraSettings) -> None:
+def ask_cloud(side: Side, model: RemoteModel, golden: Golden, images: Sequence[bytes], settings: ValidateInfraSettings) -> None:
+    """Send the golden images and the malformed requests to a running server, and fill `side` with what came back.
+
+    Raises httpx.HTTPError or grpc.RpcError when a golden image is refused.
+    """
     began = time.perf_counter()
     model.classify_rest(images[:1])
     side.measurements["first_ms"] = (time.perf_counter() - began) * 1000
@@ -67,8 +72,8 @@ def _ask(side: Side, model: RemoteModel, golden: Golden, images: Sequence[bytes]
     again = model.classify_rest(images)
     tolerance = golden.tolerances.cloud
     side.alive = all(largest_difference(a, each.cloud.probabilities) <= tolerance for a, each in zip(again, golden.images, strict=True))
-    loaded = _LOAD.search(model.http.get("/monitoring/prometheus/metrics").text)
-    side.measurements["load_seconds"] = float(loaded[1]) / 1e6 if loaded else float("nan")
+    if loaded := _LOAD.search(model.http.get("/monitoring/prometheus/metrics").text):
+        side.measurements["load_seconds"] = float(loaded[1]) / 1e6
 
 
 def _one_by_one(classify: Callable[[Sequence[bytes]], Answers], images: Sequence[bytes]) -> Answers:

@@ -83,14 +83,12 @@ def choose_golden(cloud: Predictions, mobile: Predictions, classes: int, per_cla
 
 
 def _choose(cloud: Predictions, rows: NDArray[np.intp], mobile_right: Mapping[str, bool], count: int) -> list[str]:
-    if not len(rows):
-        return []
     order = sorted(rows, key=lambda row: (_wrong(cloud, row, mobile_right), _digest(cloud.keys[row])))
-    if count == 1 or len(order) == 1:
-        return [str(cloud.keys[order[0]])]
-    sure = order[: count - 1]
-    uncertain = min(order[count - 1 :], key=lambda row: (cloud.scores[row], _digest(cloud.keys[row])), default=None)
-    return [str(cloud.keys[row]) for row in [*sure, *([uncertain] if uncertain is not None else [])]]
+    if count == 1 or len(order) <= 1:
+        return [str(cloud.keys[row]) for row in order[:1]]
+    uncertain = min(order, key=lambda row: cloud.scores[row])
+    sure = [row for row in order if row != uncertain]
+    return [str(cloud.keys[row]) for row in [*sure[: count - 1], uncertain]]
 
 
 def _wrong(cloud: Predictions, row: np.intp, mobile_right: Mapping[str, bool]) -> int:

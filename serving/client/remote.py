@@ -72,7 +72,7 @@ class RemoteModel:
         elif version is not None:
             request.model_spec.version.value = version
         for name, value in inputs.items():
-            request.inputs[name].CopyFrom(value if isinstance(value, tf.compat.v1.TensorProto) else tf.make_tensor_proto(value))
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
         return request
 
 

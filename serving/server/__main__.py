@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.errors import DualError, UsageError
+from serving.server.logs import configure_logging
 from serving.server.options import METRICS_PATH, Options
 
 _IGNORED = (
@@ -35,7 +36,7 @@ _IGNORED = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; the exit code."""
     parsed = _parser().parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s] %(message)s")
+    configure_logging()
     for name in _IGNORED:
         if getattr(parsed, name) is not None:
             logging.getLogger("serving.server").warning("--%s has no effect in this stand-in", name)

@@ -100,8 +100,7 @@ class Catalog:
             _LOG.warning("a model is still loading; it is left to the end of the process")
             return
         for model in [*self._models.values(), *self._retired]:
-            for version in list(model.versions.values()):
-                self._unload(version)
+            self._unload_all(model, set(model.versions))
 
     def configure(self, config: Any) -> None:
         """Take over a ModelServerConfig, whole or not at all; loading goes on in the background.

@@ -23,6 +23,7 @@ from components.core.stores import Store, join, open_store
 from serving.rollout.converge import converge
 from serving.rollout.local import Desired, desired
 from serving.rollout.servers import Server, ServerEntry
+from serving.server.logs import configure_logging
 from serving.server.options import Options
 from serving.server.process import ModelServer, Ports
 
@@ -48,6 +49,7 @@ def serve_store(
     Ready means listening: before anything is promoted, status and predict answer 404. `cache` is where releases are unpacked. Raises
     `UsageError` for a bad store or a taken port.
     """
+    configure_logging()
     store = open_store(store_uri)
     model_dir = _own_folder(cache or user_cache_path("dual-deploy") / "servers")
     options = Options(

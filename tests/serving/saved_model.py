@@ -1,5 +1,9 @@
-"""A tiny SavedModel with the contract's signatures, whose answers can be calculated by hand."""
+"""A tiny SavedModel with the contract's signatures, whose answers can be calculated by hand.
 
+`python -m tests.serving.saved_model FOLDER` writes what the conformance suite expects a real TF Serving to serve (docs/serving.md).
+"""
+
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ class TinyClassifier(tf.Module):
     def __init__(self, bias: float = 0.0) -> None:
         """Keep the bias of the first class as a variable, so that loading has something to restore."""
         super().__init__()
-        self.bias = tf.Variable([bias, 0.0, 0.0])
+        self.bias: Any = tf.Variable(tf.constant([bias, 0.0, 0.0]))
         self.labels = tf.constant(TINY_LABELS)
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="pixels")])
@@ -73,3 +77,31 @@ def expected_probabilities(pixels: Any, bias: float = 0.0) -> Any:
     logits = pixels.astype(np.float32).mean(axis=(1, 2)) / 32.0 + np.array([bias, 0.0, 0.0], np.float32)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+MODELS_CONFIG = """model_config_list {{
+  config {{
+    name: "tiny"
+    base_path: "{base}/tiny"
+    model_platform: "tensorflow"
+    model_version_policy {{ specific {{ versions: 1 versions: 2 }} }}
+    version_labels {{ key: "stable" value: 1 }}
+  }}
+}}
+"""
+MONITORING_CONFIG = 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
+
+
+def write_target(folder: Path, base: str) -> None:
+    """Write the tiny model's versions 1 and 2 (3 lies beside them, for reloads), models.config and monitoring.config.
+
+    `base` is the folder's path as the server sees it.
+    """
+    for version in (1, 2, 3):
+        export_tiny(folder / "tiny" / str(version), bias=float(version - 1))
+    (folder / "models.config").write_text(MODELS_CONFIG.format(base=base))
+    (folder / "monitoring.config").write_text(MONITORING_CONFIG)
+
+
+if __name__ == "__main__":
+    write_target(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "/models")
