@@ -41,7 +41,9 @@ class Server:
         self.model_dir = Path(entry.model_dir)
         host = _ANY_ADDRESS.get(entry.host, entry.host)
         self._host = f"[{host}]" if ":" in host else host
-        self._http = httpx.Client(base_url=f"http://{self._host}:{entry.rest_port}/v1/models/{entry.name}", timeout=30.0, trust_env=False)
+        # No base_url below the model's path: httpx would ask for `…/name/`, which TF Serving refuses.
+        self._model = f"/v1/models/{entry.name}"
+        self._http = httpx.Client(base_url=f"http://{self._host}:{entry.rest_port}", timeout=30.0, trust_env=False)
 
     def __str__(self) -> str:
         """`name at host:port`."""
@@ -54,7 +56,7 @@ class Server:
     def answers(self) -> bool:
         """Whether it can be reached at all; a server that died without leaving the book can't."""
         try:
-            self._http.get("", timeout=5.0)
+            self._http.get(self._model, timeout=5.0)
         except httpx.HTTPError:
             return False
         return True
@@ -97,7 +99,7 @@ class Server:
         """Classify one encoded image: `probabilities`, `label`, `score`. `DualError` with the server's answer if it refuses."""
         body = {"instances": [{"b64": b64encode(image).decode()}]}
         try:
-            response = self._http.post(f"/versions/{version}:predict", json=body)
+            response = self._http.post(f"{self._model}/versions/{version}:predict", json=body)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
         if not response.is_success:
@@ -115,7 +117,7 @@ class Server:
 
     def _ask(self, path: str) -> httpx.Response:
         try:
-            return self._http.get(path)
+            return self._http.get(f"{self._model}{path}")
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
 
