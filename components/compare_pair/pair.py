@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from components.core.examples import Split, read_model
 from components.core.gate import Verdict
 from components.core.policy import LayeredPolicy
-from components.core.stores import open_store
+from components.evaluation.evaluation import write_whole
 
 MANIFEST = "pair.json"
 
@@ -87,7 +87,8 @@ class PairComparison(BaseModel):
 
 def write_pair(root: Path, pair: PairComparison) -> None:
     """Write `<root>/pair.json`, whole or not at all."""
-    open_store(str(root)).put(MANIFEST, pair.model_dump_json(by_alias=True, indent=1).encode())
+    root.mkdir(parents=True, exist_ok=True)
+    write_whole(root / MANIFEST, pair.model_dump_json(by_alias=True, indent=1).encode())
 
 
 def read_pair(root: Path) -> PairComparison:

@@ -271,7 +271,7 @@ def _check_change(metric: str, where: str, label: str, value: float, bounds: Thr
 def _why_missing(metric: str, metrics: Metrics) -> str:
     if metrics.get(metric) is not None:
         return f"is {metrics[metric]}"
-    near: Sequence[str] = difflib.get_close_matches(metric, list(metrics), n=1)
+    near: Sequence[str] = [] if metric in metrics else difflib.get_close_matches(metric, list(metrics), n=1)
     return f"is missing (did you mean {near[0]}?)" if near else "is missing"
 
 

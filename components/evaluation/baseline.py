@@ -17,8 +17,8 @@ from components.core.errors import DualError
 from components.core.release import ModelEvaluation, Release, read_baseline
 from components.core.stores import Store
 from components.evaluation.evaluation import BaselineComparison, ModelKind, Predictions
+from components.evaluation.image_model import ImageModel
 from components.evaluation.metrics import Floats
-from components.evaluation.models import ImageModel
 
 OpenReleased = Callable[[Store, Release, Path], ImageModel]
 """Fetches a release's model into a folder and loads it."""

@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from components.core.errors import DataError
 from components.core.examples import Examples, read_examples
 from components.core.record import StepRecord
 from components.core.stores import Store
 from components.evaluation.baseline import OpenReleased, Question, find_baseline
-from components.evaluation.evaluation import BaselineComparison, Evaluation, ModelKind, Predictions, write_evaluation
+from components.evaluation.evaluation import BaselineComparison, Evaluation, ModelKind, write_evaluation
+from components.evaluation.image_model import ImageModel
 from components.evaluation.measure import Measurement, compare, judge_measurement
-from components.evaluation.metrics import calibration_bins, confusion_matrix, defined
-from components.evaluation.models import ImageModel
+from components.evaluation.metrics import calibration_bins, confusion_matrix, defined, worst_mistakes
 from components.evaluation.settings import EvaluateSettings
 from components.evaluation.show import show_evaluation
 from components.evaluation.slices import automatic_columns, example_columns, slice_masks
@@ -57,14 +55,6 @@ def evaluate(record: StepRecord, subject: Subject, *, settings: EvaluateSettings
     images = read_images(examples, settings.split, [str(observed.predictions.keys[index]) for index in worst])
     show_evaluation(record, evaluation, observed.predictions, worst, images)
     return evaluation
-
-
-def worst_mistakes(predictions: Predictions, most: int) -> list[int]:
-    """Indices of up to `most` wrong answers, the most confident first; equals by key."""
-    if predictions.invalid():
-        return []
-    wrong = np.flatnonzero(~predictions.correct)
-    return sorted(wrong.tolist(), key=lambda index: (-predictions.scores[index], predictions.keys[index]))[:most]
 
 
 def _check_labels(model: ImageModel, examples: Examples) -> None:

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from components.core.errors import DataError
 from components.core.examples import Split, read_model
 from components.core.gate import Verdict
-from components.core.stores import open_store
 
 MANIFEST = "evaluation.json"
 PREDICTIONS = "predictions.npz"
@@ -117,9 +116,9 @@ def write_evaluation(root: Path, evaluation: Evaluation, predictions: Prediction
     """Write both files; evaluation.json last, so that an evaluation exists when it does."""
     buffer = io.BytesIO()
     np.savez(buffer, keys=predictions.keys, labels=predictions.labels, probabilities=predictions.probabilities)
-    folder = open_store(str(root))
-    folder.put(PREDICTIONS, buffer.getvalue())
-    folder.put(MANIFEST, evaluation.model_dump_json(by_alias=True, indent=1).encode())
+    root.mkdir(parents=True, exist_ok=True)
+    write_whole(root / PREDICTIONS, buffer.getvalue())
+    write_whole(root / MANIFEST, evaluation.model_dump_json(by_alias=True, indent=1).encode())
 
 
 def read_evaluation(root: Path) -> Evaluation:
@@ -141,3 +140,10 @@ def read_predictions(root: Path) -> Predictions:
         shapes = f"keys {keys.shape}, labels {labels.shape}, probabilities {probabilities.shape}"
         raise DataError(f"the arrays don't fit each other: {shapes}", where=str(path), fix=_FIX)
     return Predictions(keys, labels.astype(np.int64), probabilities.astype(np.float32))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees all of it or none."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(data)
+    temporary.replace(path)

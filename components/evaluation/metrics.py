@@ -105,6 +105,14 @@ def defined(metrics: dict[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
 
 
+def worst_mistakes(predictions: Predictions, most: int) -> list[int]:
+    """Indices of up to `most` wrong answers, the most confident first; equals by key."""
+    if predictions.invalid():
+        return []
+    wrong = np.flatnonzero(~predictions.correct)
+    return sorted(wrong.tolist(), key=lambda index: (-predictions.scores[index], predictions.keys[index]))[:most]
+
+
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(denominator > 0, np.divide(numerator, denominator), np.nan)

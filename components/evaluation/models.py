@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,17 +15,6 @@ from components.core.preprocessing import Preprocessing
 from components.training.transform import decode_and_resize
 
 _FIX = "Run the step that made the model again"
-
-
-class ImageModel(Protocol):
-    """A classifier of encoded images."""
-
-    labels: list[str]
-    """Class names in the order of its outputs."""
-
-    def predict(self, images: Sequence[bytes]) -> NDArray[np.float32]:
-        """JPEG or PNG bytes [N] → probabilities float32 [N, C]; `DataError` if the model refuses them."""
-        ...
 
 
 class CloudModel:

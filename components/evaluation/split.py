@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from components.core.errors import DataError
 from components.core.examples import Split, read_examples
 from components.evaluation.evaluation import Predictions
-from components.evaluation.models import ImageModel
+from components.evaluation.image_model import ImageModel
 from components.evaluation.slices import Look, look_at
 from components.training.records import read_split
 

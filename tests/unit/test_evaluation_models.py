@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.core.errors import DataError, UsageError
 from components.core.preprocessing import Preprocessing
-from components.core.record import open_step, read_records
-from components.core.stores import open_store
-from components.evaluation.evaluation import Evaluation, read_evaluation, read_predictions
 
 LABELS = ["daisy", "roses", "tulips"]
 CONTRACT = Preprocessing(height=32, width=32)
@@ -66,7 +62,7 @@ def write_mobile(root: Path, network: Any, labels: list[str] = LABELS) -> Path:
 
     holder = tf.Module()
     spec = tf.TensorSpec([1, 32, 32, 3], tf.float32, name="pixels")
-    holder.call = tf.function(lambda pixels: network(pixels), input_signature=[spec])
+    holder.call = tf.function(network.call, input_signature=[spec])
     converter: Any = tf.lite.TFLiteConverter.from_concrete_functions([holder.call.get_concrete_function()], holder)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     noise = np.random.default_rng(0).uniform(0, 255, (8, 1, 32, 32, 3)).astype(np.float32)
