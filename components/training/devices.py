@@ -13,10 +13,12 @@ Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 
 
 def make_repeatable(seed: int) -> None:
-    """Seed Python, NumPy and TensorFlow, and let TensorFlow use repeatable algorithms only (in this process, for good)."""
+    """Seed Python, NumPy and TensorFlow; without a GPU also let TensorFlow use repeatable algorithms only (for good)."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed % 2**31)
-    tf.config.experimental.enable_op_determinism()
+    # On GPUs repeatable algorithms are slow, and some operations have none and would fail.
+    if not tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
 
 
 def choose_precision(mode: Literal["auto", "on", "off"], capabilities: list[tuple[int, int]], key: str = "mixed_precision") -> Precision:
