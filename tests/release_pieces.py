@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,26 @@ class Artifacts:
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def write_artifacts(root: Path, *, seed: int = 0, tflite: Path | None = None, saved_model: Path | None = None) -> Artifacts:
+@dataclass(frozen=True)
+class GoldenImage:
+    """An image and the cloud model's answer."""
+
+    file: str
+    image: bytes
+    label: str
+    probabilities: list[float]
+
+
+A_PICTURE = GoldenImage("00-roses.jpg", b"a picture", "roses", [0.1, 0.8, 0.1])
+
+
+def write_artifacts(
+    root: Path, *, seed: int = 0, tflite: Path | None = None, saved_model: Path | None = None, golden: Sequence[GoldenImage] = (A_PICTURE,)
+) -> Artifacts:
     """A whole set of blessed artifacts; without `tflite` and `saved_model` the models are a few bytes that depend on `seed`."""
     _examples(root / "examples")
     _models(root, seed, tflite, saved_model)
+    _golden(root / "servable" / "golden", golden)
     for name, accuracy in (("cloud", 0.92), ("mobile", 0.9)):
         _write(root / name / "evaluation.json", _evaluation(name, accuracy))
     policy = {"threshold": 0.6, "target_accuracy": 0.91, "accuracy": 0.915, "cloud_share": 0.2}
@@ -70,7 +87,7 @@ def _examples(root: Path) -> None:
 
 
 def _models(root: Path, seed: int, tflite: Path | None, saved_model: Path | None) -> None:
-    cloud, golden = root / "servable" / "cloud", root / "servable" / "golden"
+    cloud = root / "servable" / "cloud"
     if saved_model is None:
         (cloud / "variables").mkdir(parents=True)
         (cloud / "saved_model.pb").write_bytes(f"graph {seed}".encode())
@@ -84,12 +101,23 @@ def _models(root: Path, seed: int, tflite: Path | None, saved_model: Path | None
         shutil.copy(tflite, root / "mobile_model" / "model.tflite")
     quantization = {"schema": "dual.quantization/v1", "method": "ptq", "full_int8": True, "drop": 0.0, "labels": LABELS}
     _write(root / "mobile_model" / "quantization.json", quantization | {"preprocessing": CONTRACT, "verdict": _blessed("quantize_mobile")})
-    golden.mkdir()
-    (golden / "00-roses.jpg").write_bytes(b"a picture")
-    images = [{"file": "00-roses.jpg", "label": "roses", "cloud": {"label": "roses", "probabilities": [0.1, 0.8, 0.1]}}]
-    contract = {"cloud": CONTRACT, "mobile": CONTRACT}
-    _write(golden / "golden.json", {"schema": "dual.golden/v1", "preprocessing": contract, "images": images})
     _write(root / "servable" / "infra.json", {"schema": "dual.infra/v1", "verdict": _blessed("validate_infra")})
+
+
+def _golden(folder: Path, images: Sequence[GoldenImage]) -> None:
+    folder.mkdir()
+    for each in images:
+        (folder / each.file).write_bytes(each.image)
+    entries = [
+        {"file": i.file, "label": i.label, "cloud": {"label": i.label, "probabilities": [float(p) for p in i.probabilities]}}
+        for i in images
+    ]
+    head = {
+        "schema": "dual.golden/v1",
+        "preprocessing": {"cloud": CONTRACT, "mobile": CONTRACT},
+        "tolerances": {"cloud": 0.001, "mobile": 2},
+    }
+    _write(folder / "golden.json", head | {"images": entries})
 
 
 def _evaluation(model: str, accuracy: float) -> dict[str, Any]:
@@ -123,7 +151,7 @@ def record_of(store: Store, step: str, run_id: str = "run-1") -> StepRecord:
     return StepRecord(store, run_id, step, Record(step=step, started="2026-11-21T06:00:00+00:00"))
 
 
-def make_release(store: Store, root: Path, seed: int, **models: Path) -> Release:
+def make_release(store: Store, root: Path, seed: int, **models: Any) -> Release:
     """A whole release in the store; another `seed` is another release."""
     inputs = write_artifacts(root / f"artifacts-{seed}", seed=seed, **models).inputs()
     release = build_release(record_of(store, STEP, f"run-{seed}"), inputs, passed(STEP), name="classifier")

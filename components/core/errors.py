@@ -5,6 +5,7 @@
     ├── UsageError           exit 2   a flag, a setting or a file that a person wrote is wrong
     ├── NotBlessedError      exit 3   the models were judged and refused
     ├── DataError            exit 4   the images, labels or a stored file can't be used
+    │   └── MissingObjectError        the store has no object of that name
     └── ConflictError        exit 5   somebody else changed the same object first
         ├── AlreadyExistsError        put-if-absent found another content under the name
         └── StaleError                compare-and-swap found another generation
@@ -45,6 +46,10 @@ class DataError(DualError):
     """Images, labels or a stored file can't be used as they are."""
 
     exit_code = 4
+
+
+class MissingObjectError(DataError):
+    """The store has no object of that name."""
 
 
 class ConflictError(DualError):

@@ -337,10 +337,13 @@ def _fetch(store: Store, prefix: str, files: Files, target: Path, extra: Mapping
 
 
 def _fetch_file(store: Store, name: str, entry: FileEntry, path: Path) -> None:
-    store.get_file(name, path)
-    if (digest := sha256_file(path)) != entry.sha256:
+    # A copy, never a link: a file that somebody edits here must not change the release.
+    data = store.get(name).data
+    if (digest := sha256_bytes(data)) != entry.sha256:
         fix = "The store is damaged: look with `dual release verify`, then run the pipeline again"
         raise DataError(f"sha256 is {digest}, release.json says {entry.sha256}", where=f"{store.uri}/{name}", fix=fix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
 
 
 def _rename(staging: Path, target: Path) -> None:
@@ -358,6 +361,6 @@ def file_entry(path: Path) -> FileEntry:
 
 
 def tree_files(root: Path) -> Files:
-    """Every file below `root` by its relative name, sorted."""
+    """Every file below `root` by its relative name, sorted; unfinished writes (`.tmp/`) are no files."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): file_entry(path) for path in files}
+    return {path.relative_to(root).as_posix(): file_entry(path) for path in files if ".tmp" not in path.relative_to(root).parts}

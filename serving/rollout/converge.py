@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from components.core.errors import DualError, RolloutError
 from components.core.release import release_version, stage_cloud
 from components.core.stores import Store
-from serving.rollout.local import Desired
+from serving.rollout.local import Desired, desired
 from serving.rollout.servers import Server
 
 _UNLOAD_TIMEOUT = 20.0
@@ -37,7 +37,8 @@ def converge(store: Store, server: Server, want: Desired, timeout: float) -> boo
         server.reload(sorted(versions | now.available), labels)
         for label, version in labels.items():
             server.wait_label(label, version, timeout)
-    if now.available - versions:
+    # Loading took time: what was unwanted before it may be a new rollout's candidate by now.
+    if now.available - versions and desired(store) == want:
         server.reload(sorted(versions), labels)
     return moved or versions != now.available
 

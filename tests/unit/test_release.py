@@ -127,6 +127,8 @@ def test_fetch_brings_the_whole_release(tmp_path: Path) -> None:
     assert (tmp_path / "copy" / "mobile" / "model.tflite").read_bytes() == b"TFL3 0"
     assert Release.model_validate_json((tmp_path / "copy" / "release.json").read_bytes()) == release
     assert {path.name for path in tmp_path.iterdir()} == {"artifacts-0", "store", "copy"}
+    (tmp_path / "copy" / "labels.txt").write_bytes(b"edited in place")
+    assert verify_release(store, release.id) == []
 
 
 def test_fetch_leaves_nothing_of_a_damaged_release(tmp_path: Path) -> None:

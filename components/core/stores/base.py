@@ -3,9 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from components.core.errors import DataError, UsageError
+from components.core.errors import DataError, MissingObjectError, UsageError
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,16 @@ class Object:
 class Store(ABC):
     """A flat name space of immutable objects plus a few mutable ones that change by compare-and-swap.
 
-    Names are relative POSIX paths. A reader sees an object whole or not at all. Every write is atomic. Errors: `DataError`
-    for a missing or unreadable object, `AlreadyExistsError` and `StaleError` for lost races, `UsageError` for a bad address.
+    Names are relative POSIX paths. A reader sees an object whole or not at all. Every write is atomic. Errors: `MissingObjectError`
+    for a missing object, `DataError` for a bad name, `StaleError` for a lost race, `UsageError` for a bad address, `DualError` for
+    what the service or the operating system refuses.
     """
 
     uri: str
 
     @abstractmethod
     def get(self, name: str) -> Object:
-        """The object's bytes and generation; `DataError` if there is none."""
+        """The object's bytes and generation; `MissingObjectError` if there is none."""
 
     @abstractmethod
     def exists(self, name: str) -> bool:
@@ -58,7 +59,10 @@ class Store(ABC):
 
     def find(self, name: str) -> Object | None:
         """The object, or None if it is not there."""
-        return self.get(name) if self.exists(name) else None
+        try:
+            return self.get(name)
+        except MissingObjectError:
+            return None
 
     def put_file(self, name: str, path: Path) -> None:
         """Write a file's content under `name` (replacing)."""
@@ -85,9 +89,17 @@ class Store(ABC):
 def join(*parts: str) -> str:
     """Join store names and refuse what would leave the store."""
     name = "/".join(part.strip("/") for part in parts if part)
-    if not name or any(piece in ("", ".", "..") for piece in PurePosixPath(name).parts) or "\\" in name or "\0" in name:
+    if any(piece in ("", ".", "..") for piece in name.split("/")) or "\\" in name or "\0" in name:
         raise DataError(f"'{name}' is not a name inside a store", fix="Names are relative paths without '..'")
     return name
+
+
+def check_prefix(prefix: str) -> None:
+    """Refuse a prefix for `list` that would leave the store; any beginning of a name is fine, also the empty one."""
+    if prefix.startswith("/"):
+        raise DataError(f"'{prefix}' is not a prefix inside a store", fix="Names are relative paths")
+    if prefix:
+        join(prefix.removesuffix("/"), "x")
 
 
 def open_store(uri: str) -> Store:

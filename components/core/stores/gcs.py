@@ -4,11 +4,15 @@ https://cloud.google.com/storage/docs/request-preconditions
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
+from uuid import uuid4
 
-from components.core.errors import DataError, StaleError
-from components.core.stores.base import Object, Store, join
+from components.core.errors import DualError, MissingObjectError, StaleError
+from components.core.stores.base import Object, Store, check_prefix, join
+
+_WRITER = "dual-writer"
 
 
 class GcsStore(Store):
@@ -21,28 +25,28 @@ class GcsStore(Store):
 
     def get(self, name: str) -> Object:
         """Download the bytes together with the generation they belong to."""
-        from google.api_core.exceptions import NotFound
-
-        blob = self._bucket.blob(self._key(name))
-        try:
+        with self._asking(name):
+            blob = self._blob(name)
             data = blob.download_as_bytes()
-        except NotFound:
-            raise DataError("no such object", where=f"{self.uri}/{name}", fix="Check the store's address and the name") from None
-        return Object(data, str(blob.generation))
+            return Object(data, str(blob.generation))
 
     def exists(self, name: str) -> bool:
         """One metadata request."""
-        return bool(self._bucket.blob(self._key(name)).exists())
+        with self._asking(name):
+            return bool(self._blob(name).exists())
 
     def list(self, prefix: str) -> Iterator[str]:
         """List by prefix (strongly consistent on Cloud Storage)."""
+        check_prefix(prefix)
         root = f"{self.prefix}/" if self.prefix else ""
-        for blob in self._client.list_blobs(self.bucket_name, prefix=root + prefix):
-            yield blob.name.removeprefix(root)
+        with self._asking(prefix):
+            names = [blob.name.removeprefix(root) for blob in self._client.list_blobs(self.bucket_name, prefix=root + prefix)]
+        return iter(sorted(names))
 
     def put(self, name: str, data: bytes) -> None:
         """Upload without a precondition."""
-        self._bucket.blob(self._key(name)).upload_from_string(data, content_type="application/octet-stream")
+        with self._asking(name):
+            self._blob(name).upload_from_string(data, content_type="application/octet-stream")
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         """Upload with ifGenerationMatch=0."""
@@ -58,25 +62,52 @@ class GcsStore(Store):
 
     def delete(self, name: str) -> None:
         """Delete; a missing object is fine."""
-        from google.api_core.exceptions import NotFound
-
         try:
-            self._bucket.blob(self._key(name)).delete()
-        except NotFound:
+            with self._asking(name):
+                self._blob(name).delete()
+        except MissingObjectError:
             return
 
     def _upload(self, name: str, data: bytes, generation: int) -> str:
         from google.api_core.exceptions import PreconditionFailed
 
-        blob = self._bucket.blob(self._key(name))
-        try:
-            blob.upload_from_string(data, content_type="application/octet-stream", if_generation_match=generation)
-        except PreconditionFailed:
-            raise StaleError("the object changed since it was read", where=f"{self.uri}/{name}", fix="Read it again and retry") from None
-        return str(blob.generation)
+        writer = uuid4().hex
+        with self._asking(name):
+            blob = self._blob(name)
+            blob.metadata = {_WRITER: writer}
+            try:
+                blob.upload_from_string(data, content_type="application/octet-stream", if_generation_match=generation)
+            except PreconditionFailed:
+                # The client repeats an upload whose answer was lost; the repetition then fails on our own write.
+                found = self._bucket.get_blob(blob.name)
+                if found is None or (found.metadata or {}).get(_WRITER) != writer:
+                    raise
+                return str(found.generation)
+            return str(blob.generation)
 
-    def _key(self, name: str) -> str:
-        return join(self.prefix, name)
+    def _blob(self, name: str) -> Any:
+        return self._bucket.blob(join(self.prefix, join(name)))
+
+    @contextmanager
+    def _asking(self, name: str) -> Iterator[None]:
+        """What the service answers, in our own errors."""
+        from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
+        from google.auth.exceptions import GoogleAuthError
+        from requests.exceptions import RequestException
+
+        where = f"{self.uri}/{name}"
+        try:
+            yield
+        except NotFound as error:
+            raise MissingObjectError(f"no such object ({_first_line(error)})", where=where, fix="Check the bucket and the name") from None
+        except PreconditionFailed:
+            raise StaleError("the object changed since it was read", where=where, fix="Read it again and retry") from None
+        except GoogleAuthError as error:
+            fix = "Log in (gcloud auth application-default login) or use a service account"
+            raise DualError(f"no credentials for Cloud Storage ({_first_line(error)})", where=where, fix=fix) from None
+        except (GoogleAPIError, RequestException, ConnectionError) as error:
+            fix = "Check the bucket, your permissions and the network"
+            raise DualError(f"Cloud Storage refuses or can't be reached ({_first_line(error)})", where=where, fix=fix) from None
 
     @cached_property
     def _client(self) -> Any:
@@ -93,3 +124,7 @@ class GcsStore(Store):
     @cached_property
     def _bucket(self) -> Any:
         return self._client.bucket(self.bucket_name)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300].rstrip(".")
