@@ -1,0 +1,154 @@
+"""The ladder: methods from the cheapest to the dearest, each measured, until one keeps the float model's accuracy."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.core.errors import DataError
+from components.core.gate import Reason, Verdict, at_most, combine
+from components.core.record import StepRecord
+from components.quantize_mobile.flatbuffer import finish, read_contents
+from components.quantize_mobile.interpreter import Classifier
+from components.quantize_mobile.measure import accuracy, agreement, latency_ms, paired_drop
+from components.quantize_mobile.pixels import Pixels
+from components.quantize_mobile.quantization import FloatReference, Rung
+from components.quantize_mobile.settings import QuantizeSettings, RungName
+
+Candidates = Callable[[], list[tuple[str, bytes]]]
+"""Makes one rung's models: what was done, and the .tflite as the converter wrote it."""
+
+
+@dataclass
+class Bench:
+    """What every rung is measured with and against."""
+
+    folder: Path
+    """Where the models of all rungs lie while the step runs."""
+    name: str
+    labels: list[str]
+    pixels: Pixels
+    settings: QuantizeSettings
+    reference: FloatReference
+    answers: NDArray[np.float32]
+    """The float model's probabilities [N, C] for `pixels`."""
+
+    def path(self, rung: str) -> Path:
+        """Where a rung's model lies."""
+        return self.folder / f"{rung}.tflite"
+
+
+def open_bench(
+    folder: Path, name: str, labels: list[str], float_model: bytes, pixels: Pixels, settings: QuantizeSettings, split: str
+) -> Bench:
+    """Write the float reference, `float.tflite` in `folder`, and measure it on `pixels`, images of `split`."""
+    path = folder / "float.tflite"
+    path.write_bytes(finish(float_model, labels, name, f"Float32 reference of {name}.", contract=False))
+    answers = Classifier(path).predict(pixels.images)
+    speed = latency_ms(path, pixels.images[0], settings.latency_runs)
+    reference = FloatReference(accuracy=accuracy(pixels.labels, answers), size_bytes=path.stat().st_size, latency_ms=speed)
+    return Bench(folder, name, labels, pixels, settings, reference, answers)
+
+
+def climb(record: StepRecord, bench: Bench, rungs: Mapping[RungName, Candidates]) -> tuple[Rung, list[Rung]]:
+    """Try the settings' rungs in their order; the one to ship, and all that were tried.
+
+    The first that meets the gate is taken; if none does, the most accurate usable one, full int8 before others. Raises
+    `DataError` if not one usable model came out.
+    """
+    tried: list[Rung] = []
+    for name in bench.settings.rungs:
+        met = next((rung for rung in tried if rung.verdict.blessed), None)
+        if name == "dynamic_range" and not (bench.settings.allow_dynamic_range or bench.settings.measure_all):
+            continue
+        if met and not bench.settings.measure_all:
+            break
+        tried.append(_try(bench, name, rungs[name]))
+        record.say(_line(tried[-1]))
+    return _choose(tried, bench.folder), tried
+
+
+def _choose(tried: list[Rung], folder: Path) -> Rung:
+    usable = [rung for rung in tried if not rung.failed]
+    if not usable:
+        why = "; ".join(f"{rung.rung}: {rung.failed}" for rung in tried) or "dynamic_range is the only rung and not allowed"
+        raise DataError(f"no method made a usable model ({why})", where=str(folder), fix="Change quantize_mobile.rungs, or train again")
+    met = [rung for rung in usable if rung.verdict.blessed]
+    return met[0] if met else max(usable, key=lambda rung: (rung.full_int8, rung.accuracy))
+
+
+def _try(bench: Bench, name: RungName, candidates: Candidates) -> Rung:
+    began = time.monotonic()
+    rungs = [_measure(bench, name, number, *candidate) for number, candidate in enumerate(candidates())]
+    best = max(rungs, key=lambda rung: (not rung.failed, rung.accuracy))
+    if not best.failed:
+        bench.path(f"{name}-{rungs.index(best)}").rename(bench.path(name))
+    return best.model_copy(update={"seconds": round(time.monotonic() - began, 1)})
+
+
+def _measure(bench: Bench, name: RungName, number: int, method: str, data: bytes) -> Rung:
+    path = bench.path(f"{name}-{number}")
+    path.write_bytes(finish(data, bench.labels, bench.name, f"{bench.name}, quantized: {method}."))
+    try:
+        answers = Classifier(path).predict(bench.pixels.images)
+        speed = latency_ms(path, bench.pixels.images[0], bench.settings.latency_runs)
+    except DataError as error:
+        failed = Reason(metric="usable", passed=False, text=error.what)
+        return Rung(rung=name, method=method, failed=error.what, verdict=combine("quantize_mobile", [failed]))
+    contents = read_contents(path.read_bytes())
+    drop, interval = paired_drop(bench.pixels.labels, bench.answers, answers)
+    rung = Rung(
+        rung=name,
+        method=method,
+        full_int8=contents.full_int8,
+        accuracy=accuracy(bench.pixels.labels, answers),
+        drop=drop,
+        drop_interval=interval,
+        agreement=agreement(bench.answers, answers),
+        size_bytes=path.stat().st_size,
+        latency_ms=speed,
+        operations=contents.operations,
+        float_operations=contents.float_operations,
+        verdict=Verdict(step="quantize_mobile", blessed=False),
+    )
+    return rung.model_copy(update={"verdict": judge_rung(rung, bench.settings)})
+
+
+def judge_rung(rung: Rung, settings: QuantizeSettings) -> Verdict:
+    """The gate of one rung: drop, accuracy, size, and no float inside (unless the settings allow dynamic range)."""
+    megabytes = rung.size_bytes / 1e6
+    reasons = [
+        at_most("int8_drop", round(rung.drop, 9), settings.max_drop),
+        Reason(
+            metric="int8_accuracy",
+            passed=rung.accuracy >= settings.min_accuracy,
+            value=rung.accuracy,
+            bound=settings.min_accuracy,
+            text=f"int8_accuracy {rung.accuracy:.4g} (must be >= {settings.min_accuracy:g})",
+        ),
+        at_most("megabytes", megabytes, settings.max_megabytes, " MB"),
+        _int8_reason(rung, settings),
+    ]
+    return combine("quantize_mobile", reasons)
+
+
+def _int8_reason(rung: Rung, settings: QuantizeSettings) -> Reason:
+    if rung.full_int8:
+        return Reason(metric="full_int8", passed=True, value=1.0, text="full int8: no float operation inside")
+    count = sum(rung.float_operations.values())
+    allowed = rung.rung == "dynamic_range" and settings.allow_dynamic_range
+    how = "allowed by allow_dynamic_range" if allowed else "must be 0"
+    text = f"NOT full int8: {count} float operations in the {rung.rung} model ({how})"
+    return Reason(metric="full_int8", passed=allowed, value=0.0, text=text)
+
+
+def _line(rung: Rung) -> str:
+    if rung.failed:
+        return f"{rung.rung}: no usable model, {rung.failed}"
+    return (
+        f"{rung.rung}: accuracy {rung.accuracy:.3f}, drop {rung.drop:+.3f} [{rung.drop_interval[0]:+.3f}, {rung.drop_interval[1]:+.3f}], "
+        f"agreement {rung.agreement:.3f}, {rung.size_bytes / 1000:.0f} kB, {rung.latency_ms:.2f} ms, {rung.seconds:.0f} s"
+    )
