@@ -1,6 +1,6 @@
 """Settings of compare_pair."""
 
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -14,7 +14,7 @@ _DEFAULT_GATE = Gate(thresholds={"agreement": Threshold(min=0.5)})
 class ComparePairSettings(Section):
     """How the pair is compared, and what the layered policy aims at."""
 
-    target_accuracy: Literal["best"] | Annotated[float, Field(gt=0, le=1)] = Field(
+    target_accuracy: Literal["best"] | float = Field(
         "best", description="What phone and cloud together should reach: an accuracy, or `best`: that of the better one of the two."
     )
     margin: float = Field(0.0, ge=0, lt=1, description="With `best`: how far below the better model the target lies; saves cloud calls.")
@@ -25,6 +25,17 @@ class ComparePairSettings(Section):
         _DEFAULT_GATE,
         description="Absolute thresholds on agreement, agreement/<label>, policy_accuracy, cloud_share, cloud_gain, target_reached.",
     )
+
+    @field_validator("target_accuracy", mode="before")
+    @classmethod
+    def _accuracy(cls, value: Any) -> Any:
+        try:
+            reachable = value == "best" or 0 < float(value) <= 1
+        except (TypeError, ValueError):
+            reachable = False
+        if not reachable:
+            raise ValueError("must be `best`, or an accuracy above 0 and at most 1")
+        return value
 
     @field_validator("gate")
     @classmethod

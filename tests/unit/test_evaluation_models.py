@@ -60,7 +60,7 @@ def write_cloud(root: Path, network: Any, labels: list[str] = LABELS, graph_labe
 def write_mobile(root: Path, network: Any, labels: list[str] = LABELS) -> Path:
     import tensorflow as tf
 
-    holder = tf.Module()
+    holder: Any = tf.Module()
     spec = tf.TensorSpec([1, 32, 32, 3], tf.float32, name="pixels")
     holder.call = tf.function(network.call, input_signature=[spec])
     converter: Any = tf.lite.TFLiteConverter.from_concrete_functions([holder.call.get_concrete_function()], holder)
