@@ -58,7 +58,6 @@ def serve_store(
         grpc_port=grpc_port,
         max_load_retries=0,
         ready_file=ready_file,
-        allow_labels_for_unavailable=True,
     )
     follower = Follower(store, model_dir, name)
 
