@@ -174,6 +174,8 @@ class _Build:
         if self.precision == "float32" and self.strategy.num_replicas_in_sync == 1:
             return
         weights = self.network.get_weights()
+        # Starts the numbering of layers anew: their names are part of the contract with the int8 step.
+        keras.utils.clear_session()
         self.network = self._network(None, devices.one_device(), "float32")
         self.network.set_weights(weights)
 

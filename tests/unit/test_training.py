@@ -12,7 +12,7 @@ from components.core.record import Record
 from components.core.stores import open_store
 from components.training.training import CLOUD_MODEL, MOBILE_MODEL, read_training
 from tests.conftest import LABELS
-from tests.training_runs import run_mobile, save_tiny_weights, settings_text, start_mobile
+from tests.training_runs import load_network, run_mobile, save_tiny_weights, settings_text, start_mobile
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,11 @@ def test_the_shipped_network_is_the_best_of_fine_tuning(mobile: tuple[Path, Reco
 
 
 def test_the_mobile_model_takes_raw_pixels_and_gives_probabilities(mobile: tuple[Path, Record], tiny_examples: Path) -> None:
-    import keras
-
     from components.training.fit import evaluate
     from components.training.inputs import Inputs
 
     training = read_training(mobile[0] / "model")
-    model = keras.models.load_model(mobile[0] / "model" / MOBILE_MODEL)
+    model = load_network(mobile[0] / "model")
     assert model.input_shape == (None, 32, 32, 3)
     assert model.output_shape == (None, 3)
     held = Inputs(tiny_examples, "validation", training.preprocessing, cache_megabytes=64)
@@ -150,9 +148,7 @@ def _epochs_done(checkpoint: Path) -> int:
 
 
 def _assert_same_network(left: Path, right: Path) -> None:
-    import keras
-
-    weights = [keras.models.load_model(folder / MOBILE_MODEL).get_weights() for folder in (left, right)]
+    weights = [load_network(folder).get_weights() for folder in (left, right)]
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -174,6 +170,20 @@ def test_without_network_imagenet_becomes_from_scratch_and_says_so(
     again = run_mobile(tmp_path / "store", tiny_examples, settings, tmp_path / "again")
     assert again.cached
     assert again.warnings == [training.weights.note]
+
+
+@pytest.mark.slow
+def test_what_was_trained_in_16_bits_ships_in_32(
+    tiny_examples: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.training.devices.gpu_capabilities", lambda: [(9, 0)])
+    settings = settings_text("train_mobile", weights, fine_tune=1)
+    run_mobile(tmp_path / "store", tiny_examples, settings, tmp_path / "model")
+    training = read_training(tmp_path / "model")
+    assert training.precision == "mixed_bfloat16"
+    assert {layer.compute_dtype for layer in load_network(tmp_path / "model").layers} == {"float32"}
+    best = min(epoch.val_loss for epoch in training.history if epoch.phase == "fine_tune")
+    assert training.validation["loss"] == pytest.approx(best, abs=0.05)
 
 
 def test_mixed_precision_without_a_gpu_is_refused(weights: Path, tiny_examples: Path, tmp_path: Path) -> None:
@@ -259,8 +269,6 @@ def test_saved_model_refuses_bytes_that_are_no_image(cloud: Path, spoilt: bytes)
 
 @pytest.mark.flowers
 def test_flowers_with_the_shared_weights_reach_their_figure(shared: Path, tmp_path: Path) -> None:
-    import keras
-
     from components.core.record import open_step
     from components.ingest.ingest import ingest_data
     from components.training.fit import evaluate
@@ -273,5 +281,5 @@ def test_flowers_with_the_shared_weights_reach_their_figure(shared: Path, tmp_pa
     run_mobile(tmp_path / "store", tmp_path / "examples", settings, tmp_path / "model")
     training = read_training(tmp_path / "model")
     held = Inputs(tmp_path / "examples", "test", training.preprocessing, cache_megabytes=512)
-    _, accuracy = evaluate(keras.models.load_model(tmp_path / "model" / MOBILE_MODEL), held, 64)
+    _, accuracy = evaluate(load_network(tmp_path / "model"), held, 64)
     assert accuracy >= 0.87
