@@ -21,7 +21,7 @@ from components.core.errors import UsageError
 from components.evaluation.settings import EvaluateSettings
 from components.ingest.settings import IngestSettings
 from components.publish_mobile.settings import PublishMobileSettings
-from components.quantize_mobile.settings import QuantizeMobileSettings
+from components.quantize_mobile.settings import QuantizeSettings
 from components.report.settings import ReportSettings
 from components.roll_out_cloud.settings import RollOutCloudSettings
 from components.training.settings import CloudTrainSettings, MobileTrainSettings
@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     validate_data: ValidateDataSettings = ValidateDataSettings()
     train_cloud: CloudTrainSettings = CloudTrainSettings()
     train_mobile: MobileTrainSettings = MobileTrainSettings()
-    quantize_mobile: QuantizeMobileSettings = QuantizeMobileSettings()
+    quantize_mobile: QuantizeSettings = QuantizeSettings()
     evaluate_cloud: EvaluateSettings = EvaluateSettings()
     evaluate_mobile: EvaluateSettings = EvaluateSettings()
     compare_pair: ComparePairSettings = ComparePairSettings()
