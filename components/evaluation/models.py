@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from components.core.errors import DataError
 from components.core.preprocessing import Preprocessing
+from components.evaluation.image_model import ImageModel
 from components.training.transform import decode_and_resize
+
+__all__ = ["CloudModel", "ImageModel", "MobileModel"]
 
 _FIX = "Run the step that made the model again"
 
