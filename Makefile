@@ -1,0 +1,45 @@
+# Every target makes the environment first (.venv, from uv.lock) if it isn't there or is out of date.
+# Needs python3 >= 3.11, make and git; .ci/environment gets the rest.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+STAMP := .venv/.synced
+PYTHON_IN := .venv/bin/python
+FAST := not slow and not flowers and not browser
+
+.PHONY: help demo test check format bench docs clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
+
+demo: $(STAMP) ## The main job, end to end: data, two models, gates, release, report (minutes)
+	@.venv/bin/dual demo
+
+test: $(STAMP) ## The tests that need nothing but this machine
+	@$(PYTHON_IN) -m pytest -m "$(FAST)"
+
+check: $(STAMP) ## Lint, format and types
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/pyright
+
+format: $(STAMP) ## Sort imports and format
+	@.venv/bin/ruff check --fix --select I .
+	@.venv/bin/ruff format .
+
+bench: $(STAMP) ## Run every benchmark; each prints its table and says whether the target was met
+	@failed=0; for file in benchmarks/[a-z]*.py; do \
+	  name=$$(basename $$file .py); printf '\n== %s ==\n' "$$name"; \
+	  $(PYTHON_IN) -m benchmarks.$$name || failed=1; \
+	done; exit $$failed
+
+docs: $(STAMP) ## Write the generated parts of docs/
+	@$(PYTHON_IN) -m pipelines.docs
+
+clean: ## Remove caches and build outputs; the environment, stores and downloads stay
+	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml uv.lock .ci/environment
+	@.ci/environment
+	@touch $@
