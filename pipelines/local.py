@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from components.core.record import read_records
+from components.core.record import read_records, record_name
 from components.core.stores import Store, open_store
 from components.report.story import tell
 from pipelines.progress import Progress
@@ -68,7 +68,9 @@ def run_local(data: str, store_uri: str, settings: Settings, progress: Progress,
         code = _run_child({"pipeline_root": str(work), "arguments": arguments}, work, log, progress)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return _outcome(store, run_id, code, log, time.monotonic() - began)
+        store.put(record_name(run_id, "run.log"), log.read_bytes())
+        log.unlink()
+    return _outcome(store, run_id, code, time.monotonic() - began)
 
 
 def _work_folder(store_uri: str, run_id: str) -> Path:
@@ -116,9 +118,10 @@ def _follow(lines: IO[str], log: IO[str], progress: Progress) -> None:
             progress.line(match[1], match[2])
 
 
-def _outcome(store: Store, run_id: str, code: int, log: Path, seconds: float) -> Outcome:
+def _outcome(store: Store, run_id: str, code: int, seconds: float) -> Outcome:
     records = read_records(store, run_id)
     story = tell(records)
+    log = f"{store.uri}/{record_name(run_id, 'run.log')}"
     why = "; ".join(story.why) if records or not code else f"the pipeline could not start; the end of {log} says why"
     return Outcome(
         run_id=run_id,
@@ -127,7 +130,7 @@ def _outcome(store: Store, run_id: str, code: int, log: Path, seconds: float) ->
         release=story.release,
         why=why,
         report=_report_path(store, run_id),
-        log=str(log),
+        log=log,
         seconds=round(seconds, 1),
     )
 

@@ -9,7 +9,7 @@ Nested keys are dotted in flags (`--set train_cloud.image_size=96`) and joined b
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from components.assemble_release.settings import AssembleReleaseSettings
 from components.compare_pair.settings import ComparePairSettings
 from components.core.errors import UsageError
+from components.core.settings import Section
 from components.evaluation.settings import EvaluateSettings
 from components.ingest.settings import IngestSettings
 from components.publish_mobile.settings import PublishMobileSettings
@@ -28,7 +29,12 @@ from components.training.settings import CloudTrainSettings, MobileTrainSettings
 from components.validate_data.settings import ValidateDataSettings
 from components.validate_infra.settings import ValidateInfraSettings
 
+SectionT = TypeVar("SectionT", bound=Section)
 PROFILES = Path(__file__).with_name("profiles")
+
+
+def _defaults(model: type[SectionT]) -> SectionT:
+    return model.model_validate({})
 
 
 class Settings(BaseSettings):
@@ -39,19 +45,19 @@ class Settings(BaseSettings):
     name: str = Field("classifier", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$", description="Name of the served model.")
     profile: str = Field("quick", description="The profile that these settings started from.")
     seed: int = Field(1, ge=0, description="Seed of every random choice: same seed, same data, same metrics on a CPU.")
-    ingest: IngestSettings = IngestSettings()
-    validate_data: ValidateDataSettings = ValidateDataSettings()
-    train_cloud: CloudTrainSettings = CloudTrainSettings()
-    train_mobile: MobileTrainSettings = MobileTrainSettings()
-    quantize_mobile: QuantizeSettings = QuantizeSettings()
-    evaluate_cloud: EvaluateSettings = EvaluateSettings()
-    evaluate_mobile: EvaluateSettings = EvaluateSettings()
-    compare_pair: ComparePairSettings = ComparePairSettings()
-    validate_infra: ValidateInfraSettings = ValidateInfraSettings()
-    assemble_release: AssembleReleaseSettings = AssembleReleaseSettings()
-    roll_out_cloud: RollOutCloudSettings = RollOutCloudSettings()
-    publish_mobile: PublishMobileSettings = PublishMobileSettings()
-    report: ReportSettings = ReportSettings()
+    ingest: IngestSettings = _defaults(IngestSettings)
+    validate_data: ValidateDataSettings = _defaults(ValidateDataSettings)
+    train_cloud: CloudTrainSettings = _defaults(CloudTrainSettings)
+    train_mobile: MobileTrainSettings = _defaults(MobileTrainSettings)
+    quantize_mobile: QuantizeSettings = _defaults(QuantizeSettings)
+    evaluate_cloud: EvaluateSettings = _defaults(EvaluateSettings)
+    evaluate_mobile: EvaluateSettings = _defaults(EvaluateSettings)
+    compare_pair: ComparePairSettings = _defaults(ComparePairSettings)
+    validate_infra: ValidateInfraSettings = _defaults(ValidateInfraSettings)
+    assemble_release: AssembleReleaseSettings = _defaults(AssembleReleaseSettings)
+    roll_out_cloud: RollOutCloudSettings = _defaults(RollOutCloudSettings)
+    publish_mobile: PublishMobileSettings = _defaults(PublishMobileSettings)
+    report: ReportSettings = _defaults(ReportSettings)
 
 
 Layer = tuple[str, Mapping[str, Any]]

@@ -168,9 +168,9 @@ def open_step(step: str, *, store: str, run_id: str, view: str = "") -> Iterator
             Path(view).write_text(book.html())
 
 
-def record_name(run_id: str, step: str, file: str) -> str:
-    """Where a step's file lies in the store."""
-    return join("runs", run_id, step, file)
+def record_name(run_id: str, *parts: str) -> str:
+    """Where a run's file lies in the store: of a step (`step, file`), or of the run (`file`)."""
+    return join("runs", run_id, *parts)
 
 
 def read_records(store: Store, run_id: str) -> dict[str, Record]:

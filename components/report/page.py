@@ -42,7 +42,7 @@ def render(store: Store, run_id: str, settings: ReportSettings | None = None) ->
     """The page of a run as it stands now; the exit step calls it last, assemble_release for the release's own copy."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
-    prices = settings or ReportSettings()
+    prices = settings or ReportSettings.model_validate({})
     records = {step: record for step, record in read_records(store, run_id).items() if step != "report"}
     environment = Environment(loader=PackageLoader("components.report", "."), autoescape=select_autoescape(["html"], default=True))
     environment.filters["cell"] = _cell
