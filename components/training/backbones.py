@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from components.core.errors import UsageError
 from components.training.imagenet import WeightsUnavailableError, bounded_downloads, reachable
@@ -43,6 +44,12 @@ def build_network(
 def feature_network(network: keras.Model) -> keras.Model:
     """The part of `network` from pixels to features [N, D]; shares its weights."""
     return keras.Model(network.input, network.get_layer(FEATURES).output)
+
+
+def inference(network: keras.Model) -> Callable[[Any], Any]:
+    """`network` in inference mode, float32 [N, H, W, 3] → its output, as one graph for every N (a graph per N costs seconds each)."""
+    shape = network.input_shape
+    return tf.function(lambda pixels: network(pixels, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)])
 
 
 def freeze_batch_norm(network: keras.Model) -> None:

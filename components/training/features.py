@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from components.training.backbones import inference
 from components.training.head import Features
 from components.training.inputs import Inputs
 from components.training.settings import TrainSettings
@@ -24,14 +25,16 @@ def extract(
 ) -> tuple[Features, Features]:
     """Features of both splits, from the workspace if they were kept there; each part is kept as soon as it is there."""
 
-    def part(name: str, pixels: Callable[[], Any]) -> Any:
-        return _part(name, lambda: backbone.predict(pixels(), verbose="0").astype(np.float32), workspace, say)
+    forward = _forward(backbone)
+
+    def part(name: str, batches: Callable[[], Any]) -> Any:
+        return _part(name, lambda: forward(batches()), workspace, say)
 
     batch = settings.feature_batch
-    views = [part("view-0", lambda: _pixels(train.plain(batch)))]
+    views = [part("view-0", lambda: train.plain(batch))]
     for view in range(settings.augment.views):
-        views.append(part(f"view-{view + 1}", lambda view=view: _pixels(train.view(batch, view, settings.augment, seed))))
-    held = part("validation", lambda: _pixels(validation.plain(batch)))
+        views.append(part(f"view-{view + 1}", lambda view=view: train.view(batch, view, settings.augment, seed)))
+    held = part("validation", lambda: validation.plain(batch))
     return Features(np.stack(views), train.labels), Features(held[None], validation.labels)
 
 
@@ -48,5 +51,10 @@ def _part(name: str, compute: Callable[[], Any], workspace: Workspace, say: Call
     return values
 
 
-def _pixels(batches: Any) -> Any:
-    return batches.map(lambda pixels, _: pixels)
+def _forward(backbone: keras.Model) -> Callable[[Any], Any]:
+    """(pixels, …) batches → features float32 [N, D]; on all devices if the backbone lives on several."""
+    if backbone.distribute_strategy.num_replicas_in_sync > 1:
+        run: Any = backbone.predict
+        return lambda batches: run(batches.map(lambda pixels, _: pixels), verbose=0).astype(np.float32)
+    step = inference(backbone)
+    return lambda batches: np.concatenate([np.asarray(step(pixels), np.float32) for pixels, _ in batches])

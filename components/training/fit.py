@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.core.errors import DualError
+from components.training.backbones import inference
 from components.training.inputs import Inputs
 from components.training.settings import AugmentSettings
 from components.training.training import Epoch, Phase
@@ -75,7 +76,7 @@ def fit(
 def evaluate(network: keras.Model, inputs: Inputs, batch: int) -> tuple[float, float]:
     """Cross-entropy in nats and accuracy of `network` on unchanged images."""
     losses, hits = 0.0, 0
-    step = tf.function(lambda pixels: network(pixels, training=False))
+    step = inference(network)
     for pixels, targets in inputs.plain(batch):
         probabilities, wanted = np.asarray(step(pixels)), np.asarray(targets)
         losses -= float(np.log(np.maximum((probabilities * wanted).sum(axis=1), 1e-7)).sum())
