@@ -24,7 +24,6 @@ def extract(
     say: Callable[[str], None],
 ) -> tuple[Features, Features]:
     """Features of both splits, from the workspace if they were kept there; each part is kept as soon as it is there."""
-
     forward = _forward(backbone)
 
     def part(name: str, batches: Callable[[], Any]) -> Any:

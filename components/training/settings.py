@@ -77,7 +77,7 @@ class AugmentSettings(Section):
         default=1, ge=0, le=64, description="Augmented views of each image whose features are cached for the head, beside the original."
     )
     flip: bool = Field(default=True, description="Mirror half of the images left to right.")
-    min_crop: float = Field(default=0.6, gt=0, le=1, description="Smallest share of the area that a random crop keeps.")
+    min_crop: float = Field(default=0.7, gt=0, le=1, description="Smallest share of the area that a random crop keeps.")
     brightness: float = Field(default=0.15, ge=0, lt=1, description="Largest relative change of brightness.")
     contrast: float = Field(default=0.2, ge=0, lt=1, description="Largest relative change of contrast.")
     saturation: float = Field(default=0.25, ge=0, lt=1, description="Largest relative change of colour saturation.")
@@ -120,7 +120,7 @@ class CloudTrainSettings(TrainSettings):
     """Training of the cloud model."""
 
     backbone: str = Field(default="DenseNet121", description="Any network of keras.applications, by its name there.")
-    from_scratch: FromScratchSettings = FromScratchSettings(epochs=5, image_size=96)
+    from_scratch: FromScratchSettings = FromScratchSettings(epochs=5, image_size=96, learning_rate=0.001)
 
 
 class MobileTrainSettings(TrainSettings):
