@@ -1,45 +1,32 @@
 """What a person sees while a pipeline runs: one line per step on a terminal, plain lines elsewhere."""
 
 import time
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Self
 
 from rich.console import Console
 
 
-class Progress(Protocol):
-    """Shows lines of steps between enter and exit."""
+class Progress:
+    """Shows lines of steps between enter and exit; this one shows nothing."""
 
     def line(self, step: str, text: str) -> None:
         """A step said something."""
-        ...
 
-    def __enter__(self) -> "Progress": ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
-
-
-def make_progress(steps: tuple[str, ...], console: Console, *, quiet: bool = False) -> Progress:
-    """The bar for a terminal, plain lines for a pipe or a log, nothing if `quiet`."""
-    if quiet:
-        return Silent()
-    return Live(steps, console) if console.is_terminal else Plain(steps, console)
-
-
-class Silent:
-    """Shows nothing."""
-
-    def line(self, step: str, text: str) -> None:
-        """Drop it."""
-
-    def __enter__(self) -> "Silent":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
 
 
-class Plain:
+def make_progress(steps: tuple[str, ...], console: Console, *, quiet: bool = False) -> Progress:
+    """The bar for a terminal, plain lines for a pipe or a log, nothing if `quiet`."""
+    if quiet:
+        return Progress()
+    return Live(steps, console) if console.is_terminal else Plain(steps, console)
+
+
+class Plain(Progress):
     """A time-stamped line for everything that a step says."""
 
     def __init__(self, steps: tuple[str, ...], console: Console) -> None:
@@ -52,14 +39,8 @@ class Plain:
             stamp = f"[{time.monotonic() - self._began:6.1f} s]"
             self._console.print(f"{stamp} {step}: {text}", markup=False, highlight=False, soft_wrap=True)
 
-    def __enter__(self) -> "Plain":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-class Live:
+class Live(Progress):
     """A list of the steps with their state, time and last words, redrawn in place."""
 
     def __init__(self, steps: tuple[str, ...], console: Console) -> None:
@@ -88,7 +69,7 @@ class Live:
         if text.startswith("warning:"):
             self._bars.console.print(f"{step}: {text}", markup=False, highlight=False)
 
-    def __enter__(self) -> "Live":
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 

@@ -1,6 +1,7 @@
 """dual data: look at a source before a run, or draw one."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,14 +19,26 @@ def command() -> None:
 @json_option
 def check(source: str, profile: str, config: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Say what ingest would take from SOURCE, and what is wrong with it; writes nothing. Exit 4 if a run would refuse it."""
-    from components.ingest.check import check_data, describe
+    from components.ingest.ingest import check_data
     from pipelines.settings import load_settings
 
-    found = check_data(source, load_settings(profile, config, overrides).model_dump_json())
+    found = check_data(source, load_settings(profile, config, overrides).model_dump_json(), lambda text: click.echo(text, err=True))
     if as_json:
-        print_json(found)
+        print_json({"labels": sorted(found.counts), **found.model_dump(mode="json", by_alias=True)})
     else:
-        click.echo(describe(found))
+        click.echo("\n".join(_lines(found)))
+
+
+def _lines(found: Any) -> list[str]:
+    """Counts, then every kind of finding with its first names."""
+    lines = [f"{found.read} files ({found.layout})"]
+    for label, counts in sorted(found.counts.items()):
+        lines.append(f"  {label:<20} " + "  ".join(f"{split} {count}" for split, count in counts.items()))
+    for kind, count in found.problem_counts().items():
+        findings = found.of_kind(kind)
+        names = ", ".join(finding.key for finding in findings[:5]) + (f" and {count - 5} more" if count > 5 else "")
+        lines.append(f"{kind}: {count} {findings[0].action}: {names}")
+    return lines + [*found.notes] + ([] if found.problem_counts() else ["no problems found"])
 
 
 @command.command("draw")
