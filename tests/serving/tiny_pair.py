@@ -44,7 +44,8 @@ def tiny_tflite() -> bytes:
         means = tf.reduce_mean(pixels, axis=[1, 2]) / 32.0
         return tf.nn.softmax(means)
 
-    converter: Any = tf.lite.TFLiteConverter.from_concrete_functions([classify.get_concrete_function()], model)
+    function: Any = classify
+    converter: Any = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     samples = np.random.default_rng(0).integers(0, 256, (20, 1, SIDE, SIDE, 3)).astype(np.float32)
     samples[0], samples[1] = 0.0, 255.0
