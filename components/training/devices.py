@@ -1,6 +1,7 @@
 """What the machine offers: GPUs, their 16-bit arithmetic, and repeatable arithmetic."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -41,8 +42,12 @@ def gpu_capabilities() -> list[tuple[int, int]]:
     return [tuple(detail.get("compute_capability", (0, 0))) for detail in details]
 
 
+@functools.cache
 def make_strategy() -> Any:
-    """Copies on all GPUs if there are several, else TensorFlow's default."""
+    """Copies on all GPUs if there are several, else TensorFlow's default.
+
+    One for the whole process: two would use the same keys for their collective operations, and TensorFlow mixes them up.
+    """
     return tf.distribute.MirroredStrategy() if len(tf.config.list_physical_devices("GPU")) > 1 else one_device()
 
 
