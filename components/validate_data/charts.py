@@ -64,8 +64,8 @@ def shift_chart(compared: Compared) -> bytes:
     for column, (name, axes) in enumerate(zip(STATISTICS, panels, strict=True)):
         base, sample = compared.base.statistics[:, column], compared.sample.statistics[:, column]
         edges = _edges([base, sample])
-        axes.stairs(_shares(base, edges), edges, fill=True, color=_REFERENCE, label=compared.base.name)
-        axes.stairs(_shares(sample, edges), edges, color=COLOURS["train"], linewidth=1.8, label=compared.sample.name)
+        axes.stairs(_shares(base, edges), edges, fill=True, color=_REFERENCE, label=_plain(compared.base.name))
+        axes.stairs(_shares(sample, edges), edges, color=COLOURS["train"], linewidth=1.8, label=_plain(compared.sample.name))
         _tidy(axes, name, UNITS[name])
         if measure := compared.comparison.measure(name):
             colour = _FLAG if measure.flagged else _INK
@@ -81,9 +81,9 @@ def projection_chart(compared: Compared) -> bytes:
     points = np.stack([compared.scores, component], axis=1)
     figure = _figure(7.2, 5.2)
     axes = figure.add_subplot()
-    _scatter(axes, points[: len(base)], _REFERENCE, f"{compared.base.name} ({len(base)})")
-    _scatter(axes, points[len(base) :], COLOURS["train"], f"{compared.sample.name} ({len(sample)})")
-    _tidy(axes, "", f"classifier's score on images it was not trained with (right: unlike {compared.base.name})")
+    _scatter(axes, points[: len(base)], _REFERENCE, f"{_plain(compared.base.name)} ({len(base)})")
+    _scatter(axes, points[len(base) :], COLOURS["train"], f"{_plain(compared.sample.name)} ({len(sample)})")
+    _tidy(axes, "", f"classifier's score on images it was not trained with (right: unlike {_plain(compared.base.name)})")
     axes.set_ylabel("first principal component", fontsize=8)
     if measure := compared.comparison.measure("embedding"):
         text = f"a classifier tells them apart with AUC {measure.distance:.2f} (0.5 = not at all; p {_p(measure.corrected_p_value)})"
@@ -161,7 +161,12 @@ def _p(value: float) -> str:
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= 24 else f"{label[:23]}…"
+    return _plain(label if len(label) <= 24 else f"{label[:23]}…")
+
+
+def _plain(text: str) -> str:
+    # Two dollar signs would make matplotlib parse what is between them as a formula, and fail.
+    return text.replace("$", r"\$")
 
 
 def _png(figure: Figure) -> bytes:

@@ -126,7 +126,7 @@ def compare(
         comparison.skipped = f"{smallest} images are too few to compare (validate_data.min_compared is {settings.min_compared})"
         return Compared(comparison, base, sample, rows, np.zeros(len(base) + len(rows)))
     folds = folds_of([*(digest[:_DIGEST] for digest in base.sha256), *(digest[:_DIGEST] for digest in sample.sha256)])
-    separation = separate(base.descriptors, _stored(sample), folds, settings.permutations, seed)
+    separation = separate(_stored(base), _stored(sample), folds, settings.permutations, seed)
     found = [_statistic(base, sample, column, thresholds[0]) for column in range(len(STATISTICS))]
     labels = label_shift(*_aligned(base, sample))
     found.append(("labels", labels.distance, thresholds[1], labels.p_value))
@@ -136,7 +136,7 @@ def compare(
 
 
 def _stored(sample: Sample) -> NDArray[np.float32]:
-    """The descriptors as a stored reference has them: the rounding alone must not tell copies apart."""
+    """The descriptors as a stored reference has them: rounding alone must not tell copies apart."""
     return sample.descriptors.astype(np.float16).astype(np.float32)
 
 

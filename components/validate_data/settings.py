@@ -82,6 +82,7 @@ class ValidateDataSettings(Section):
     permutations: int = Field(999, ge=99, le=9999, description="Relabellings behind the p-value of the embedding test.")
     min_compared: int = Field(30, ge=10, description="Samples with fewer images are not compared.")
     reference_examples: int = Field(1000, ge=50, le=20000, description="Training images kept as the reference for drift.")
+    pictures: bool = Field(True, description="Draw charts and sample sheets.")
     sample_images: int = Field(12, ge=1, le=40, description="Pictures on each sample sheet.")
     sample_classes: int = Field(12, ge=0, description="Most classes that get a sample sheet.")
     threads: int = Field(0, ge=0, description="Decoding threads; 0 is one per core.")

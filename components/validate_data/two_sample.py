@@ -118,7 +118,7 @@ def _held_out_scores(features: NDArray[np.float64], labels: NDArray[np.float64],
     known, unseen = (train - centre) / scale, (features[held] - centre) / scale
     targets = labels[~held] - labels[~held].mean(axis=0)
     gram = known.T @ known + _RIDGE * len(known) * np.eye(known.shape[1])
-    return unseen @ np.linalg.solve(gram, known.T @ targets)
+    return np.linalg.solve(gram, unseen.T).T @ (known.T @ targets)
 
 
 def _auc(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -129,14 +129,18 @@ def _auc(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> tuple[NDAr
     order = np.argsort(rounded, axis=0, kind="stable")
     ordered = np.take_along_axis(rounded, order, axis=0)
     positive = np.take_along_axis(labels, order, axis=0)
-    negatives_before = np.cumsum(1 - positive, axis=0) - (1 - positive)
-    auc, pairs = np.full(columns, 0.5), positive.sum(axis=0) * (size - positive.sum(axis=0))
-    for column in np.flatnonzero(pairs):
-        _, start = np.unique(ordered[:, column], return_index=True)
-        hits = np.add.reduceat(positive[:, column], start)
-        misses = np.add.reduceat(1 - positive[:, column], start)
-        auc[column] = (hits * (negatives_before[start, column] + misses / 2)).sum() / pairs[column]
-    return auc, pairs
+    negatives = np.cumsum(1 - positive, axis=0)
+    starts = np.ones(ordered.shape, bool)
+    starts[1:] = ordered[1:] != ordered[:-1]
+    # One number per set of tied scores, counted through all columns: the sums of a set are then one bincount.
+    tied = np.cumsum(starts.T.ravel()) - 1
+    hits = np.bincount(tied, positive.T.ravel())
+    misses = np.bincount(tied, 1 - positive.T.ravel())
+    before = (negatives - (1 - positive)).T.ravel()[starts.T.ravel()]
+    column = np.repeat(np.arange(columns), starts.sum(axis=0))
+    pairs = positive.sum(axis=0) * (size - positive.sum(axis=0))
+    wins = np.bincount(column, hits * (before + misses / 2), columns)
+    return np.where(pairs > 0, wins / np.maximum(pairs, 1), 0.5), pairs
 
 
 def folds_of(sha256: Sequence[str]) -> NDArray[np.int64]:

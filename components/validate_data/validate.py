@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from components.core.digest import canonical_json
-from components.core.examples import SPLITS, read_examples
+from components.core.errors import DataError
+from components.core.examples import MANIFEST, SPLITS, Examples, read_examples
 from components.core.record import StepRecord
 from components.core.settings import section, value
 from components.validate_data.anomalies import Anomaly, Finding, find_anomalies, graded, label_conflicts, raise_errors
@@ -31,7 +32,7 @@ def check_examples(record: StepRecord, examples: Path, settings: str, output: Pa
     chosen, seed = section(settings, "validate_data", ValidateDataSettings), int(value(settings, "seed", 1))
     known = read_schema(record.store)
     reference = read_reference(record.store, known.reference) if known and known.reference else None
-    manifest = read_examples(examples)
+    manifest = _usable(read_examples(examples), examples)
     scan = scan_examples(examples, manifest, chosen.threads)
     facts = statistics(scan, manifest)
     _show_data(record, scan, facts, chosen)
@@ -52,6 +53,12 @@ def check_examples(record: StepRecord, examples: Path, settings: str, output: Pa
     return anomalies
 
 
+def _usable(manifest: Examples, examples: Path) -> Examples:
+    if not manifest.labels:
+        raise DataError("there are no classes", where=str(examples / MANIFEST), fix="Give ingest a folder for each class")
+    return manifest
+
+
 def _show_data(record: StepRecord, scan: Scan, facts: dict[str, Any], settings: ValidateDataSettings) -> None:
     record.say(f"measured {len(scan)} images")
     record.metric("images", len(scan))
@@ -61,7 +68,8 @@ def _show_data(record: StepRecord, scan: Scan, facts: dict[str, Any], settings: 
         record.table("Images per slice", ["slice", *SPLITS, "all"], rows)
     columns = ["statistic", "unit", *SPLITS]
     record.table("What the images are like (5th percentile · median · 95th percentile)", columns, distribution_rows(facts))
-    draw_data(record, scan, settings)
+    if settings.pictures:
+        draw_data(record, scan, settings)
 
 
 def _compare(record: StepRecord, scan: Scan, reference: Sample | None, settings: ValidateDataSettings, seed: int) -> list[Compared]:
@@ -70,7 +78,8 @@ def _compare(record: StepRecord, scan: Scan, reference: Sample | None, settings:
         compared.append(compare_reference(scan, reference, settings, seed))
     for one in compared:
         _show_comparison(record, one.comparison)
-        draw_shift(record, scan, one, settings)
+        if settings.pictures:
+            draw_shift(record, scan, one, settings)
     return compared
 
 
@@ -92,7 +101,8 @@ def _show_comparison(record: StepRecord, comparison: Comparison) -> None:
 
 def _conflicts(record: StepRecord, scan: Scan, examples: Path, settings: ValidateDataSettings) -> list[Finding]:
     rows = conflicting_rows(scan)
-    draw_conflicts(record, scan, rows, settings)
+    if settings.pictures:
+        draw_conflicts(record, scan, rows, settings)
     return label_conflicts(ingest_conflicts(examples) | conflicts_of(scan, rows))
 
 
