@@ -50,9 +50,15 @@ def _judge_copies(copies: list[Entry], settings: IngestSettings) -> tuple[list[E
 
 
 def find_near(entries: list[Entry], distance: int) -> list[Pair]:
-    """Pairs that look alike but are different files, the one with the smaller file digest first."""
+    """Pairs of different files that look alike; all that look alike are connected by pairs, directly or through others."""
     looks = np.frombuffer(b"".join(entry.look for entry in entries), np.uint8).reshape(-1, LOOK_BYTES)
     return [(entries[i], entries[j]) for i, j in near_pairs(looks, distance)]
+
+
+def near_conflicts(pairs: Iterable[Pair]) -> list[Problem]:
+    """Pictures that look alike under different labels: named, and kept, because looking alike is no proof."""
+    pairs = [(a, b) for a, b in pairs if a.label != b.label]
+    return [Problem("near_label_conflict", b.key, f"looks like {a.key}, which is another class", "kept") for a, b in pairs]
 
 
 def group_leaders(entries: Iterable[Entry], pairs: Iterable[Pair]) -> dict[int, bytes]:
@@ -75,11 +81,16 @@ def group_leaders(entries: Iterable[Entry], pairs: Iterable[Pair]) -> dict[int, 
 
 
 def without_leaks(entries: list[Entry], pairs: Iterable[Pair]) -> tuple[list[Entry], list[Problem]]:
-    """Drop the copy in the lesser split of each pair across splits, train before validation before test, and name both."""
+    """Of pictures that look alike in several splits, keep those in the best one (test before validation before train), name the others."""
+    leaders = group_leaders(entries, pairs)
+    groups: dict[bytes, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[leaders[id(entry)]].append(entry)
     problems: dict[int, Problem] = {}
-    for pair in pairs:
-        kept, gone = sorted(pair, key=_rank)
-        if kept.split != gone.split:
-            detail = f"in {gone.split}, looks like {kept.key} in {kept.split}"
-            problems.setdefault(id(gone), Problem("near_duplicate", gone.key, detail))
+    for group in groups.values():
+        best = min(group, key=_rank)
+        for entry in group:
+            if entry.split != best.split:
+                detail = f"in {entry.split}, looks like {best.key} in {best.split}"
+                problems[id(entry)] = Problem("near_duplicate", entry.key, detail)
     return [entry for entry in entries if id(entry) not in problems], list(problems.values())

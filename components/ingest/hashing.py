@@ -15,16 +15,18 @@ _HASH = _LOW * _LOW // 8
 _CELLS = 4
 _BANDS = 16
 _FLAT = 2.0
-_COLOUR = 48
+_NOISE = 16.0
+_CONTRAST, _LIGHT = 0.45, 72.0
 _CHUNK = 1 << 20
 
+Indices = NDArray[np.int64]
 Pairs = NDArray[np.int64]
 
 
 def picture_look(image: Image.Image) -> bytes:
     """256 bits of shape, then 4×4 RGB cells of colour (48 bytes); both survive scaling, compression and small changes of light.
 
-    The bits are the signs of the 16×16 lowest frequencies of the gray picture about their median: pHash (Zauner, Implementation and
+    The bits say which of the 16×16 lowest frequencies of the gray picture are above their median: pHash (Zauner, Implementation and
     Benchmarking of Perceptual Image Hash Functions, 2010) with 16×16 for its 8×8. A flat picture has no shape: its bits are a digest.
     """
     small = image.convert("RGB") if image.size == (THUMB, THUMB) else image.resize((THUMB, THUMB), Image.Resampling.BOX, reducing_gap=1.0)
@@ -36,7 +38,8 @@ def picture_look(image: Image.Image) -> bytes:
         return sha256(small.tobytes()).digest() + cells
     basis = _cosines()
     low = (basis @ gray @ basis.T).ravel()
-    return np.packbits(low > np.median(low)).tobytes() + cells
+    # Smooth pictures have frequencies of almost nothing, whose signs are noise.
+    return np.packbits(low > np.median(low) + _NOISE).tobytes() + cells
 
 
 @cache
@@ -49,47 +52,96 @@ def _cosines() -> NDArray[np.float32]:
 
 
 def near_pairs(looks: NDArray[np.uint8], distance: int) -> Pairs:
-    """Index pairs [P, 2], i < j, sorted, of looks [N, 80] of like colour whose bits differ in at most `distance` (≤ 31) places.
+    """Which looks [N, 80] are near-identical, as a spanning forest: index pairs [P, 2], i < j, sorted, P < N.
 
-    Exact, without comparing all with all: of 16 bands of 16 bits, two hashes at a distance of at most 31 have one in which they
-    differ in at most one bit (pigeonhole), so only such pairs are compared (multi-index hashing: Norouzi et al., CVPR 2012).
+    Near are two looks whose bits differ in at most `distance` (≤ 31) places and whose cells agree in colour. What the pairs connect
+    is exactly what all near pairs would connect, found without comparing all with all: of 16 bands of 16 bits, two hashes at a
+    distance of at most 31 have one in which they differ in at most one bit (pigeonhole), so only such pairs are compared (multi-index
+    hashing: Norouzi et al., CVPR 2012). Pairs that are connected already are not compared again, so that many like pictures cost little.
     """
-    if len(looks) < 2 or distance < 0:
-        return np.empty((0, 2), np.int64)
-    bits = np.ascontiguousarray(looks[:, :_HASH])
-    words, bands, cells = bits.view(np.uint64), bits.view(np.uint16), looks[:, _HASH:].astype(np.int16)
-    flips = [0] if distance < _BANDS else [0, *(1 << bit for bit in range(16))]
-    found = [
-        _close(pairs, words, cells, distance)
-        for band in np.ascontiguousarray(bands.T)
-        for flip in flips
-        for pairs in _matches(band, np.uint16(flip))
-    ]
-    return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
+    forest = _Forest(len(looks))
+    if len(looks) > 1 and distance >= 0:
+        bits = np.ascontiguousarray(looks[:, :_HASH])
+        words, bands, cells = bits.view(np.uint64), bits.view(np.uint16), _shape_and_light(looks)
+        flips = [0] if distance < _BANDS else [0, *(1 << bit for bit in range(16))]
+        for flip in flips:
+            for band in np.ascontiguousarray(bands.T):
+                for pairs in _matches(band, np.uint16(flip), forest.root):
+                    forest.join(_close(forest.apart(pairs), words, cells, distance))
+    return np.array(sorted(forest.edges), np.int64).reshape(-1, 2)
 
 
-def _matches(band: NDArray[np.uint16], flip: np.uint16) -> Iterator[Pairs]:
-    """Pairs i < j with band[i] == band[j] ^ flip, in chunks of about a million, so that memory stays bounded."""
+class _Forest:
+    """Disjoint sets of indices, with the pairs that joined them. `root` is the smallest index of each one's set."""
+
+    def __init__(self, size: int) -> None:
+        self.root = np.arange(size)
+        self.edges: list[tuple[int, int]] = []
+
+    def apart(self, pairs: Pairs) -> Pairs:
+        """The pairs whose ends are not connected yet."""
+        return pairs[self.root[pairs[:, 0]] != self.root[pairs[:, 1]]]
+
+    def join(self, pairs: Pairs) -> None:
+        """Connect the ends of every pair. In each round every root that has pairs joins its smallest partner: no cycles, few rounds."""
+        while len(pairs := self.apart(pairs)):
+            ends = np.sort(self.root[pairs], axis=1)
+            order = np.lexsort((ends[:, 0], ends[:, 1]))
+            larger, first = np.unique(ends[order, 1], return_index=True)
+            chosen = order[first]
+            self.edges += [(int(left), int(right)) for left, right in pairs[chosen]]
+            parent = np.arange(len(self.root))
+            parent[larger] = ends[chosen, 0]
+            while (parent != parent[parent]).any():
+                parent = parent[parent]
+            self.root = parent[self.root]
+
+
+def _matches(band: NDArray[np.uint16], flip: np.uint16, root: Indices) -> Iterator[Pairs]:
+    """Pairs i < j with band[i] == band[j] ^ flip, in chunks of about a million, so that memory stays bounded.
+
+    Values that only members of i's own set have are passed over.
+    """
     order = np.argsort(band, kind="stable")
     ordered, wanted = band[order], band ^ flip
     starts = np.searchsorted(ordered, wanted, "left")
     counts = np.searchsorted(ordered, wanted, "right") - starts
+    counts[_is_own(root, order, starts, counts)] = 0
     ends = np.cumsum(counts)
     first = 0
     while first < len(band):
-        last = max(first + 1, int(np.searchsorted(ends, (ends[first - 1] if first else 0) + _CHUNK, "right")))
+        done = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, done + _CHUNK, "right")))
         rows = np.arange(first, last)
         left = np.repeat(rows, counts[rows])
-        offset = np.arange(len(left)) - np.repeat(ends[rows] - counts[rows] - (ends[first - 1] if first else 0), counts[rows])
+        offset = np.arange(len(left)) - np.repeat(ends[rows] - counts[rows] - done, counts[rows])
         right = order[starts[left] + offset]
         keep = left < right
         yield np.stack([left[keep], right[keep]], axis=1)
         first = last
 
 
-def _close(pairs: Pairs, words: NDArray[np.uint64], cells: NDArray[np.int16], distance: int) -> Pairs:
-    left, right = pairs.T
-    near = np.bitwise_count(words[left] ^ words[right]).sum(-1, dtype=np.int64) <= distance
+def _is_own(root: Indices, order: Indices, starts: Indices, counts: Indices) -> NDArray[np.bool_]:
+    """Whether all indices order[starts : starts + counts] have the root of the one that looks for them."""
+    roots = root[order]
+    changes = np.concatenate([[0], np.cumsum(roots[1:] != roots[:-1])])
+    begin = np.minimum(starts, len(order) - 1)
+    return (changes[begin] == changes[np.maximum(starts + counts - 1, begin)]) & (roots[begin] == root)
+
+
+def _shape_and_light(looks: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cells about their mean [N, 16, 3], and that mean [N, 3]."""
+    cells = looks[:, _HASH:].reshape(len(looks), -1, 3).astype(np.float32)
+    light = cells.mean(1)
+    return cells - light[:, None], light
+
+
+def _close(pairs: Pairs, words: NDArray[np.uint64], cells: tuple[NDArray[np.float32], NDArray[np.float32]], distance: int) -> Pairs:
+    near = np.bitwise_count(words[pairs[:, 0]] ^ words[pairs[:, 1]]).sum(-1, dtype=np.int64) <= distance
     pairs = pairs[near]
-    colour = np.abs(cells[pairs[:, 0]] - cells[pairs[:, 1]]).max(-1, initial=0)
-    return pairs[colour <= _COLOUR]
+    left, right = pairs[:, 0], pairs[:, 1]
+    shape, light = cells
+    apart = np.abs(shape[left] - shape[right]).mean((1, 2))
+    contrast = (np.abs(shape[left]).mean((1, 2)) + np.abs(shape[right]).mean((1, 2))) / 2
+    alike = (apart <= _CONTRAST * contrast + 1) & (np.abs(light[left] - light[right]).max(-1, initial=0) <= _LIGHT)
+    return pairs[alike]

@@ -15,7 +15,7 @@ from components.ingest.hashing import THUMB, picture_look
 from components.ingest.settings import IngestSettings
 
 # Formats whose decoders are part of Pillow and run no outside program (EPS would start Ghostscript).
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF")
 _LOSSLESS = ("PNG", "GIF", "BMP", "TIFF")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\x00", b"MM\x00*", b"BM")
 _ORIENTATION = 0x0112

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from components.core.errors import DataError
 from components.core.examples import SPLITS, Split
-from components.ingest.duplicates import Pair, find_near, without_copies, without_leaks
+from components.ingest.duplicates import Pair, find_near, near_conflicts, without_copies, without_leaks
 from components.ingest.items import Problem, Source
 from components.ingest.scan import Entry, Scan
 from components.ingest.settings import IngestSettings
@@ -34,7 +34,7 @@ def make_plan(source: Source, scan: Scan, settings: IngestSettings) -> Plan:
     entries, leaks = without_leaks(entries, [pair for pair in pairs if not {pair[0].label, pair[1].label} & alike])
     labels = sorted({entry.label for entry in entries})
     empty = sorted((set(source.classes) | set(scan.labels)) - set(labels))
-    problems = [*scan.problems, *copies, *leaks, *_empty_classes(empty, settings)]
+    problems = [*scan.problems, *copies, *leaks, *near_conflicts(pairs), *_empty_classes(empty, settings)]
     _refuse([problem for problem in problems if problem.action == "refused"])
     plan = Plan(labels, {split: [e for e in entries if e.split == split] for split in SPLITS}, problems, pairs, _warnings(alike))
     _require_classes(plan)

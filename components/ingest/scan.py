@@ -1,6 +1,7 @@
 """The one pass over the images: read, judged, decoded and spooled in parallel, in the order of the source."""
 
 import os
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -98,7 +99,9 @@ def _parallel(items: Iterable[Item], settings: IngestSettings) -> Iterator[tuple
     """Outcomes in the order of the items; a bounded number is under way, so that memory doesn't grow with the data."""
     workers = settings.workers or os.cpu_count() or 1
     waiting: deque[tuple[Item, Future[Outcome]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        # Pillow warns about what becomes a named problem here.
+        warnings.filterwarnings("ignore", module="PIL")
         for item in items:
             waiting.append((item, pool.submit(_open, item, settings)))
             if len(waiting) >= 4 * workers:

@@ -55,7 +55,7 @@ class IngestSettings(Section):
     max_file_mb: float = Field(default=64.0, gt=0, description="Largest image file in MB (10⁶ bytes).")
     max_download_gb: float = Field(default=20.0, gt=0, description="Largest download or unpacked archive in GB (10⁹ bytes).")
     duplicate_distance: int = Field(
-        default=20,
+        default=24,
         ge=-1,
         le=31,
         description="Pictures of like colour whose 256-bit perceptual hashes differ in at most so many bits are near-duplicates; -1: off.",

@@ -106,18 +106,17 @@ def _open_tree(tree: Tree, settings: IngestSettings, stack: ExitStack) -> Source
     names = [name for name in tree.names() if is_record_file(name)]
     if not names:
         return folder_source(tree, int(settings.max_file_mb * 1e6))
-    if isinstance(tree, LocalTree):
-        return record_source([(name, tree.root / name) for name in names], tree.fingerprint(), settings)
-    return record_source(list(_fetched(tree, names, settings, stack)), None, settings)
+    if isinstance(tree, StoreTree):
+        return record_source(list(_fetched(tree, names, stack)), None, settings)
+    return record_source([(name, Path(tree.uri) / name) for name in names], tree.fingerprint(), settings)
 
 
-def _fetched(tree: Tree, names: list[str], settings: IngestSettings, stack: ExitStack) -> Iterator[tuple[str, Path]]:
+def _fetched(tree: StoreTree, names: list[str], stack: ExitStack) -> Iterator[tuple[str, Path]]:
     """Copies of bucket files in a temporary folder, with the labels that lie beside them."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dual-ingest-")))
     beside = [name for name in tree.names() if name.rpartition("/")[2] in ("labels.txt", "examples.json")]
     for name in beside + names:
         path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fetch_file(f"{tree.uri}/{name}", path.parent, settings.model_copy(update={"sha256": ""}), lambda _: None)
+        tree.store.get_file(name, path)
         if name in names:
             yield name, path

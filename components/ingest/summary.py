@@ -90,9 +90,7 @@ def record_ingested(record: StepRecord, ingested: Ingested, plan: Plan, spool: S
         record.warn(_sentence(ingested))
     if plan.pairs:
         sheet = _sheet(plan.pairs[:_SHEET_PAIRS], spool)
-        caption = (
-            f"Near-identical pictures ({min(len(plan.pairs), _SHEET_PAIRS)} of {len(plan.pairs)} pairs): kept on one side of the split"
-        )
+        caption = f"Near-identical pictures ({min(len(plan.pairs), _SHEET_PAIRS)} of {len(plan.pairs)} pairs)"
         record.picture("near_duplicates", sheet, caption)
 
 

@@ -61,7 +61,7 @@ class _Resolver:
     """Turns a path of the table into a function that reads it."""
 
     def __init__(self, table: Path, address: str, web: Web, limit: int) -> None:
-        self.address, self.client, self.limit = address, client, limit
+        self.address, self.web, self.limit = address, web, limit
         self.is_local = not address.startswith(WEB + BUCKET)
         self.folder = table.parent
 

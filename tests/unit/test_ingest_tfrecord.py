@@ -1,0 +1,88 @@
+"""Our TFRecord framing and tf.train.Example codec against TensorFlow's own."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.core.errors import DataError
+from components.ingest.tfrecord import decode_example, encode_example, frame, read_records
+from tests.unit.ingest_runs import class_folders, ingest
+
+FEATURES = st.dictionaries(st.text(min_size=1, max_size=20), st.binary(max_size=300) | st.integers(0, 2**63 - 1), max_size=8)
+
+
+@pytest.fixture(scope="module")
+def tf() -> Any:
+    import tensorflow
+
+    return tensorflow
+
+
+@settings(max_examples=60, deadline=None)
+@given(FEATURES)
+def test_encoding_is_what_tensorflow_reads(features: dict[str, bytes | int]) -> None:
+    from tensorflow.core.example.example_pb2 import Example  # type: ignore[import-not-found]
+
+    encoded = encode_example(features)
+    parsed = Example.FromString(encoded)
+    read = {name: (f.bytes_list.value or f.int64_list.value)[0] for name, f in parsed.features.feature.items()}
+    assert read == features
+    assert decode_example(encoded) == features
+    assert decode_example(parsed.SerializeToString(deterministic=True)) == features
+
+
+def test_decoding_takes_first_values_and_negative_numbers_and_skips_floats(tf: Any) -> None:
+    train = tf.train
+    feature = {
+        "many": train.Feature(bytes_list=train.BytesList(value=[b"a", b"b"])),
+        "minus": train.Feature(int64_list=train.Int64List(value=[-5, 7])),
+        "floats": train.Feature(float_list=train.FloatList(value=[0.5])),
+        "none": train.Feature(bytes_list=train.BytesList(value=[])),
+    }
+    data = train.Example(features=train.Features(feature=feature)).SerializeToString()
+    assert decode_example(data) == {"many": b"a", "minus": -5}
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_decoding_rubbish_raises_value_errors_only(data: bytes) -> None:
+    try:
+        decode_example(data)
+    except ValueError:
+        pass
+
+
+def test_framing_is_tensorflow_s_both_ways(tf: Any, tmp_path: Path) -> None:
+    records = [b"", b"x", bytes(range(256)) * 500]
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.write_bytes(b"".join(map(frame, records)))
+    with tf.io.TFRecordWriter(str(theirs)) as writer:
+        for record in records:
+            writer.write(record)
+    assert ours.read_bytes() == theirs.read_bytes()
+    assert [r.numpy() for r in tf.data.TFRecordDataset(str(ours))] == records
+    with theirs.open("rb") as file:
+        assert list(read_records(file, "theirs", 1 << 20)) == records
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "length", "limit"])
+def test_damaged_records_are_named(damage: str) -> None:
+    good = frame(b"first") + frame(b"second record")
+    data = {"cut": good[:-3], "flip": good[:-9] + b"X" + good[-8:], "length": good[:21] + b"\xff" + good[22:], "limit": good}[damage]
+    with pytest.raises(DataError, match=r"some\.tfrecord: the record at byte 21"):
+        list(read_records(io.BytesIO(data), "some.tfrecord", 8 if damage == "limit" else 1 << 20))
+
+
+def test_training_reads_what_ingest_wrote(tf: Any, tmp_path: Path) -> None:
+    from components.training.records import read_split
+
+    run = ingest(class_folders(tmp_path / "data"), tmp_path, examples_per_shard=5)
+    rows = {row["key"].numpy().decode(): row for row in read_split(run.root, "train")}
+    assert len(rows) == run.examples.splits["train"].count
+    row = rows["cats/000.jpg"]
+    assert int(row["label"]) == 0
+    assert tf.io.decode_image(row["image"]).shape == (40, 48, 3)
