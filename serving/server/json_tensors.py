@@ -191,9 +191,10 @@ def _fast(value: Any, spec: TensorSpec) -> Any:
 
 
 def _fits(array: Any, spec: TensorSpec) -> bool:
-    if spec.dtype.is_integer and array.size:
-        return array.min() >= spec.dtype.min and array.max() <= spec.dtype.max
-    return True
+    if spec.dtype.is_bool:
+        return True
+    finite = array[np.isfinite(array)]
+    return not finite.size or (finite.min() >= spec.dtype.min and finite.max() <= spec.dtype.max)
 
 
 def _shape(value: Any) -> list[int]:
@@ -225,8 +226,10 @@ def _scalar(value: Any, spec: TensorSpec) -> Any:
             return _decoded(value)
         if isinstance(value, str):
             return value.encode("utf-8", "surrogatepass")
-    elif np.asarray(value).dtype.kind in _KINDS.get(np.dtype(spec.dtype.as_numpy_dtype).kind, "") and _fits(np.asarray(value), spec):
-        return value
+    elif np.asarray(value).dtype.kind in _KINDS.get(np.dtype(spec.dtype.as_numpy_dtype).kind, ""):
+        if _fits(np.asarray(value), spec):
+            return value
+        raise invalid(f"Cannot convert JSON value: {_show(value)} to {spec.dtype.name} without loss of precision.")
     raise invalid(f"JSON Value: {_show(value)} Type: {_type(value)} is not of expected type: {spec.dtype.name}")
 
 

@@ -61,6 +61,8 @@ class ModelServer:
         `UsageError` for a bad config or a taken port, and `DualError` when a model can't be loaded at the start.
         """
         self._loop = asyncio.get_running_loop()
+        if self.options.ready_file:
+            self.options.ready_file.unlink(missing_ok=True)
         if config is not None:
             self._configure(config)
         http, http_task, rest_port = await self._listen_rest()
@@ -95,7 +97,7 @@ class ModelServer:
             server_header=False,
             lifespan="off",
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(self.options.drain_seconds),
+            timeout_graceful_shutdown=max(1, round(self.options.drain_seconds)),
         )
         http = _Http(config)
         task = asyncio.create_task(http.serve(sockets=[bound]))
@@ -107,8 +109,9 @@ class ModelServer:
         if self.options.grpc_port is None:
             return None, None, None
         server, checks = make_server(self._service)
+        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         try:
-            port = server.add_insecure_port(f"{self.options.host}:{self.options.grpc_port}")
+            port = server.add_insecure_port(f"{host}:{self.options.grpc_port}")
         except RuntimeError:
             raise _taken(self.options.host, self.options.grpc_port, "--port") from None
         await server.start()

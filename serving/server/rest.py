@@ -5,6 +5,7 @@ Source of the paths: tensorflow_serving/model_servers/http_rest_api_util.cc.
 
 import asyncio
 import json
+import logging
 import re
 import time
 import zlib
@@ -24,6 +25,7 @@ from serving.server.status import Code, Refusal, invalid
 _MODEL = r"/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
 _CALL = re.compile(_MODEL + ":(classify|regress|predict)", re.IGNORECASE)
 _LOOK = re.compile(_MODEL + r"(?:/(metadata))?", re.IGNORECASE)
+_LOG = logging.getLogger("serving.server")
 _JSON = "application/json"
 _DISCARD_SECONDS = 10.0
 _BIG = 1 << 20
@@ -40,7 +42,7 @@ class _Rest:
         self._service = service
 
     async def handle(self, request: Request) -> Response:
-        path = request.url.path
+        path = request.scope["path"]
         if path == self._service.options.metrics_path:
             return _response(self._service.metrics.page().encode(), 200, "text/plain")
         if not path.lower().startswith("/v1/"):
@@ -52,6 +54,9 @@ class _Rest:
             return _refuse(refusal)
         except ClientDisconnect:
             return _response(b"", 499, _JSON)
+        except Exception as error:
+            _LOG.exception("a request failed in a way that was not foreseen")
+            return _refuse(Refusal(Code.INTERNAL, f"{type(error).__name__}: {error}"))
 
     async def _answer(self, request: Request, path: str) -> bytes:
         call, look = _CALL.fullmatch(path), _LOOK.fullmatch(path)
@@ -148,7 +153,7 @@ async def _discard(request: Request) -> None:
 
 
 def _refuse(refusal: Refusal) -> Response:
-    return _response(json.dumps({"error": refusal.message}, ensure_ascii=False).encode(), refusal.http, _JSON)
+    return _response(json.dumps({"error": refusal.message}).encode(), refusal.http, _JSON)
 
 
 def _response(body: bytes, status: int, kind: str) -> Response:
