@@ -93,7 +93,10 @@ class _Build:
             self._export()
         with self.job.timed("evaluation"):
             loss, accuracy = evaluate(self.network, self.validation, self.settings.feature_batch)
-        write_training(self.folder, self._training(loss, accuracy))
+        training = self._training(loss, accuracy)
+        write_training(self.folder, training)
+        # Release and report are made from the run's records.
+        self.job.record.data("training", training.model_dump(mode="json", by_alias=True))
         self._report(loss, accuracy)
 
     def _network(self, weights: str | None, strategy: Any, precision: devices.Precision) -> keras.Model:

@@ -81,6 +81,7 @@ def test_the_record_has_metrics_curves_and_times(mobile: tuple[Path, Record]) ->
     assert record.metrics["validation_accuracy"] == read_training(root / "model").validation["accuracy"]
     assert [picture.name for picture in record.pictures] == ["curves"]
     assert open_store(str(root / "store")).get("runs/run/train_mobile/curves.png").data.startswith(b"\x89PNG")
+    assert record.data["training"] == json.loads((root / "model" / "training.json").read_text())
     assert not record.warnings
 
 
