@@ -3,10 +3,12 @@
 Licences: the photographs are CC BY 2.0; the archive's LICENSE.txt names every photographer and is kept beside the classes.
 """
 
+import gzip
 import shutil
 import tarfile
 import tempfile
-from pathlib import Path
+import zlib
+from pathlib import Path, PurePosixPath
 
 from platformdirs import user_cache_path
 
@@ -43,17 +45,32 @@ def flowers_cached(cache: Path | None = None) -> bool:
 
 
 def unpack_tar(archive: Path, folder: Path) -> None:
-    """Unpack a tar archive (any compression) into `folder`; links and names that point out of it are refused.
+    """Unpack the plain files and folders of a tar archive (any compression) into `folder`.
 
-    Raises `DataError` if the archive is damaged or refused, `DualError` if the disk is full or closed.
+    Raises `DataError` if the archive is damaged, or holds links, devices or names that point out of it; `DualError` if the disk is
+    full or closed.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
-    except (tarfile.TarError, EOFError) as error:
+            for entry in tar:
+                _unpack_entry(tar, entry, folder)
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"can't be unpacked ({error})", where=str(archive), fix="Delete it and run again") from error
     except OSError as error:
         raise DualError(f"can't be written ({error.strerror or error})", where=str(folder), fix="Make room") from error
+
+
+def _unpack_entry(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None:
+    """Not `extractall(filter="data")`: Python 3.11 has filters only from 3.11.4 on, and Debian 12 ships 3.11.2."""
+    name = PurePosixPath(entry.name)
+    if name.is_absolute() or ".." in name.parts or not (entry.isfile() or entry.isdir()):
+        raise tarfile.TarError(f"'{entry.name}' is no plain file or folder inside it")
+    target = folder / name
+    (target if entry.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
+    if (content := tar.extractfile(entry)) is not None:
+        with content, target.open("wb") as file:
+            shutil.copyfileobj(content, file)
 
 
 def _home(cache: Path | None, sha256: str) -> Path:

@@ -307,9 +307,12 @@ def test_flowers_are_unpacked_once_and_the_licence_is_no_class(server: Server, t
     assert len(server.asked) == 1
 
 
-def test_an_archive_that_points_outside_is_refused(server: Server, tmp_path: Path) -> None:
-    server.body = tar_of({"../../evil/x.jpg": b"1"})
-    with pytest.raises(DataError, match="can't be unpacked"):
+@pytest.mark.parametrize(
+    ("entry", "kind"), [("../../evil/x.jpg", tarfile.REGTYPE), ("/evil/x.jpg", tarfile.REGTYPE), ("p/daisy/l.jpg", tarfile.SYMTYPE)]
+)
+def test_an_archive_that_points_outside_is_refused(server: Server, tmp_path: Path, entry: str, kind: bytes) -> None:
+    server.body = tar_of({entry: b""}, kind)
+    with pytest.raises(DataError, match=r"can't be unpacked .*no plain file"):
         fetch_flowers(tmp_path / "cache", url=server.url, sha256=sha256_bytes(server.body))
     assert not (tmp_path / "evil").exists()
     assert not list((tmp_path / "cache").rglob("photos"))
