@@ -3,19 +3,17 @@
 All but the float one have the published contract at their edges: uint8 pixels [1, H, W, 3] in, uint8 probabilities [1, C] out.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.quantize_mobile.network import Network, Node, forward
+from components.quantize_mobile.fakequant import Ranges, fake_activations
+from components.quantize_mobile.network import Network, forward
 
-Ranges = Mapping[str, tuple[float, float]]
-"""Tensor name → the smallest and the largest value that its int8 codes stand for."""
 PIXELS = (0.0, 255.0)
-PROBABILITIES = (0.0, 255.0 / 256.0)
 
 
 def to_float(network: Network) -> bytes:
@@ -39,11 +37,7 @@ def to_int8_by_ranges(network: Network, ranges: Ranges) -> bytes:
 
     Each range becomes a fake-quantization operation, from which the converter takes the tensor's scale and zero point.
     """
-
-    def tap(node: Node, value: Any) -> Any:
-        bounds = ranges.get(node.name)
-        return value if bounds is None else tf.quantization.fake_quant_with_min_max_args(value, *bounds)
-
+    tap = fake_activations(ranges)
     return _int8(_converter(network, lambda pixels: forward(network, pixels, tap))).convert()
 
 

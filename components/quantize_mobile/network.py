@@ -30,7 +30,7 @@ class Node:
     activation: Literal["", "relu", "relu6"] = ""
     """Applied to the output of a convolution, dense layer or addition, as part of the operation."""
     strides: tuple[int, int] = (1, 1)
-    padding: str = "VALID"
+    padding: Literal["VALID", "SAME"] = "VALID"
     pads: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
     """Rows above and below, columns left and right (kind `pad`)."""
     keepdims: bool = False
@@ -253,7 +253,7 @@ class _Reader:
         return self._weighted(Node(layer.name, "dense", (sources[0].node,)), layer, config, sources[0])
 
     def _read_batchnormalization(self, entry: Any, layer: Any, config: Any, sources: list[_Value]) -> _Value:
-        """y = γ (x - μ) / √(σ² + ε) + β in inference, folded into the convolution that made x."""
+        """Y = γ (x - μ) / √(σ² + ε) + β in inference, folded into the convolution that made x."""
         source = sources[0]
         node = self.nodes[source.node]
         if node.kind not in WEIGHTED or node.activation or source.factor != 1:

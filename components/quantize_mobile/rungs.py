@@ -6,13 +6,19 @@ from functools import cached_property
 from pathlib import Path
 
 from components.core.errors import DataError
+from components.core.examples import read_examples
 from components.core.record import StepRecord
 from components.quantize_mobile.convert import to_dynamic_range, to_int8_by_calibration, to_int8_by_ranges
+from components.quantize_mobile.fakequant import Ranges
+from components.quantize_mobile.finetune import Lessons, fine_tune
 from components.quantize_mobile.ladder import Candidates
 from components.quantize_mobile.network import Network, read_network
 from components.quantize_mobile.pixels import Pixels, load_pixels
+from components.quantize_mobile.ranges import measure_ranges
 from components.quantize_mobile.settings import QuantizeSettings, RungName
-from components.training.training import MOBILE_MODEL, Training
+from components.training.inputs import Inputs
+from components.training.settings import AugmentSettings
+from components.training.training import MOBILE_MODEL, Training, class_weights
 
 
 @dataclass
@@ -34,8 +40,13 @@ class Source:
     @cached_property
     def calibration(self) -> Pixels:
         """Training images, balanced over the classes, as many as the hungriest rung asks for."""
-        count = max(*self.settings.calibration_sizes, self.settings.equalize.images)
+        count = max(*self.settings.calibration_sizes, self.settings.ranges.images)
         return load_pixels(self.examples, "train", self.training.preprocessing, count, self.seed)
+
+    @cached_property
+    def ranges(self) -> Ranges:
+        """The activations' ranges, by the section `ranges` of the settings."""
+        return measure_ranges(self.network, self.calibration.images[: self.settings.ranges.images], self.settings.ranges.clip)
 
 
 def load_network(path: Path) -> Network:
@@ -53,7 +64,7 @@ def rungs(source: Source) -> Mapping[RungName, Candidates]:
     """Every rung by name; each is a function, so that only those that are tried cost anything."""
     return {
         "ptq": lambda: _ptq(source),
-        "equalized": lambda: _equalized(source),
+        "clipped": lambda: _clipped(source),
         "qat": lambda: _qat(source),
         "dynamic_range": lambda: [("int8 weights, float arithmetic", to_dynamic_range(source.network))],
     }
@@ -66,16 +77,30 @@ def _ptq(source: Source) -> list[tuple[str, bytes]]:
     return [(f"calibrated on {size} images", to_int8_by_calibration(source.network, images[:size])) for size in sizes]
 
 
-def _equalized(source: Source) -> list[tuple[str, bytes]]:
-    from components.quantize_mobile.equalize import prepare
-
-    settings = source.settings.equalize
-    network, ranges = prepare(source.network, source.calibration.images[: settings.images], settings)
-    return [(f"equalized, ranges by {settings.clip} on {settings.images} images", to_int8_by_ranges(network, ranges))]
+def _clipped(source: Source) -> list[tuple[str, bytes]]:
+    return [(f"ranges clipped ({_ranges_line(source)})", to_int8_by_ranges(source.network, source.ranges))]
 
 
 def _qat(source: Source) -> list[tuple[str, bytes]]:
-    from components.quantize_mobile.finetune import fine_tune
+    chosen = source.settings.qat
+    network = fine_tune(source.network, source.ranges, _lessons(source), chosen, source.record.say)
+    method = f"{chosen.epochs} epochs of quantization-aware training, ranges clipped ({_ranges_line(source)})"
+    return [(method, to_int8_by_ranges(network, source.ranges))]
 
-    network, ranges = fine_tune(source)
-    return [(f"{source.settings.qat.epochs} epochs of quantization-aware training", to_int8_by_ranges(network, ranges))]
+
+def _ranges_line(source: Source) -> str:
+    return f"{source.settings.ranges.clip} on {min(source.settings.ranges.images, len(source.calibration))} images"
+
+
+def _lessons(source: Source) -> Lessons:
+    """The training's own split, augmentation, class weights and label smoothing."""
+    used, batch = source.training.settings, source.settings.qat.batch_size
+    inputs = Inputs(source.examples, "train", source.training.preprocessing, cache_megabytes=int(used.get("cache_megabytes", 2048)))
+    augment = AugmentSettings.model_validate(used.get("augment", {}))
+    per_class = read_examples(source.examples).splits["train"].per_class
+    weights = class_weights(used.get("class_weights", "auto"), per_class)
+    return Lessons(
+        epoch=lambda number: inputs.epoch(batch, number, augment, source.seed, weights),
+        steps=inputs.steps(batch),
+        label_smoothing=float(used.get("label_smoothing", 0.0)),
+    )

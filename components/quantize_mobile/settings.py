@@ -6,26 +6,26 @@ from pydantic import Field, model_validator
 
 from components.core.settings import Section
 
-RungName = Literal["ptq", "equalized", "qat", "dynamic_range"]
+RungName = Literal["ptq", "clipped", "qat", "dynamic_range"]
 
 
-class EqualizeSettings(Section):
-    """Post-training int8 with prepared ranges: the second rung."""
+class RangeSettings(Section):
+    """The ranges of activations that the second and the third rung choose themselves."""
 
-    images: int = Field(200, ge=1, description="Training images, balanced over the classes, that the ranges are measured on.")
-    clip: Literal["none", "mse"] = Field("mse", description="Activation ranges: all that was seen, or those of the least squared error.")
-    correct_bias: bool = Field(True, description="Take the mean error that rounding the weights causes out of the biases.")
+    images: int = Field(default=200, ge=1, description="Training images, balanced over the classes, that the ranges are measured on.")
+    clip: Literal["none", "mse"] = Field(
+        default="mse", description="Keep all values that were seen, or clip where the squared error is least."
+    )
 
 
 class QatSettings(Section):
     """Short quantization-aware fine-tuning: the third rung."""
 
-    epochs: int = Field(3, ge=1, le=1000, description="Epochs over the training split.")
-    learning_rate: float = Field(0.0001, gt=0, le=1, description="Adam's first learning rate; falls to zero by a cosine.")
-    batch_size: int = Field(32, ge=1, le=4096, description="Images per step.")
-    calibration_batches: int = Field(12, ge=1, description="Batches that the activations' ranges are measured on before training.")
+    epochs: int = Field(default=3, ge=1, le=1000, description="Epochs over the training split.")
+    learning_rate: float = Field(default=0.0001, gt=0, le=1, description="Adam's first learning rate; falls to zero by a cosine.")
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Images per step.")
     distillation: float = Field(
-        0.5, ge=0, le=1, description="Share of the loss that follows the float model's probabilities, not the labels."
+        default=0.5, ge=0, le=1, description="Share of the loss that follows the float model's probabilities, not the labels."
     )
 
 
@@ -33,24 +33,28 @@ class QuantizeSettings(Section):
     """What quantize_mobile tries, and what it accepts."""
 
     rungs: list[RungName] = Field(
-        ["ptq"],
+        default=["ptq", "clipped", "qat", "dynamic_range"],
         min_length=1,
         description="Methods in the order in which they are tried; the first that meets the gate is taken.",
     )
-    measure_all: bool = Field(False, description="Try every rung, also after one has met the gate.")
-    max_drop: float = Field(0.02, ge=0, le=1, description="Gate: most accuracy that int8 may lose against float on the validation split.")
-    min_accuracy: float = Field(0.0, ge=0, le=1, description="Gate: least accuracy of the quantized model on the validation split.")
-    max_megabytes: float = Field(20.0, gt=0, description="Gate: largest .tflite.")
+    measure_all: bool = Field(default=False, description="Try every rung, also after one has met the gate.")
+    max_drop: float = Field(
+        default=0.02, ge=0, le=1, description="Gate: most accuracy that int8 may lose against float on the validation split."
+    )
+    min_accuracy: float = Field(default=0.0, ge=0, le=1, description="Gate: least accuracy of the quantized model on the validation split.")
+    max_megabytes: float = Field(default=20.0, gt=0, description="Gate: largest .tflite.")
     allow_dynamic_range: bool = Field(
-        False, description="Whether a model with int8 weights but float arithmetic may be blessed when no int8 rung meets the gate."
+        default=False, description="Whether a model with int8 weights but float arithmetic may be blessed when no int8 rung meets the gate."
     )
     calibration_sizes: list[int] = Field(
-        [100, 300], min_length=1, description="Numbers of representative images that the first rung tries; the most accurate is kept."
+        default=[100, 300],
+        min_length=1,
+        description="Numbers of representative images that the first rung tries; the most accurate is kept.",
     )
-    equalize: EqualizeSettings = EqualizeSettings()
+    ranges: RangeSettings = RangeSettings()
     qat: QatSettings = QatSettings()
-    measured_images: int = Field(2000, ge=1, description="Most validation images that a rung is measured on.")
-    latency_runs: int = Field(50, ge=1, le=10_000, description="Single predictions that the latency is the median of.")
+    measured_images: int = Field(default=2000, ge=1, description="Most validation images that a rung is measured on.")
+    latency_runs: int = Field(default=50, ge=1, le=10_000, description="Single predictions that the latency is the median of.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

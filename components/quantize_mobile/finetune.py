@@ -1,0 +1,94 @@
+"""Short quantization-aware training: the network learns under imitated int8 arithmetic, from the labels and from its float self.
+
+Method: Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference" (imitated
+rounding, straight-through gradients), with the float model as the teacher (Hinton et al. 2015, "Distilling the knowledge in a neural
+network"). Batch normalisation stays folded in as a constant gain, so that its statistics cannot move.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components.quantize_mobile.fakequant import Ranges, fake_activations, fake_weights
+from components.quantize_mobile.network import Network, Weights, forward
+from components.quantize_mobile.settings import QatSettings
+
+_TINY = 1e-7
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What to train on: `epoch(n)` gives the n-th epoch's batches of (pixels float32, one-hot labels, weights)."""
+
+    epoch: Callable[[int], Any]
+    steps: int
+    label_smoothing: float
+
+
+def fine_tune(network: Network, ranges: Ranges, lessons: Lessons, settings: QatSettings, say: Callable[[str], None]) -> Network:
+    """Train the kernels and biases of `network` with the activations' `ranges` kept; returns the network with the new weights.
+
+    Deterministic for the same lessons on the same machine.
+    """
+    student, variables = _as_variables(network)
+    schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * lessons.steps)
+    optimizer = keras.optimizers.Adam(cast("Any", schedule))
+    optimizer.build(variables)
+    step = _training_step(network, student, variables, optimizer, _Loss(settings.distillation, lessons.label_smoothing), ranges)
+    for epoch in range(settings.epochs):
+        began = time.monotonic()
+        losses = [step(*batch) for batch in lessons.epoch(epoch)]
+        say(f"qat epoch {epoch + 1}: loss {float(np.mean(losses)):.3f}, {time.monotonic() - began:.1f} s")
+    return _as_arrays(student)
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """(1 - share) · cross-entropy with the labels + share · Kullback-Leibler divergence from the teacher, per image in nats."""
+
+    share: float
+    smoothing: float
+
+    def __call__(self, labels: Any, weights: Any, teacher: Any, student: Any) -> Any:
+        log = tf.math.log(tf.maximum(student, _TINY))
+        classes = tf.cast(tf.shape(labels)[1], tf.float32)
+        targets = labels * (1.0 - self.smoothing) + self.smoothing / classes
+        entropy = -tf.reduce_sum(targets * log, axis=1)
+        divergence = tf.reduce_sum(teacher * (tf.math.log(tf.maximum(teacher, _TINY)) - log), axis=1)
+        return tf.reduce_mean(weights * ((1.0 - self.share) * entropy + self.share * divergence))
+
+
+def _training_step(network: Network, student: Network, variables: Sequence[Any], optimizer: Any, loss: _Loss, ranges: Ranges) -> Any:
+    tap = fake_activations(ranges)
+    trained = [variable.value for variable in variables]
+
+    def step(pixels: Any, labels: Any, weights: Any) -> Any:
+        teacher = tf.stop_gradient(forward(network, pixels))
+        with tf.GradientTape() as tape:
+            value = loss(labels, weights, teacher, forward(student, pixels, tap, fake_weights))
+        optimizer.apply(tape.gradient(value, trained), variables)
+        return value
+
+    return tf.function(step, autograph=False, reduce_retracing=True)
+
+
+def _as_variables(network: Network) -> tuple[Network, list[Any]]:
+    """The same network whose kernels and biases are variables, and these variables."""
+    made = {
+        name: Weights(keras.Variable(weights.kernel, name="kernel"), weights.gain, keras.Variable(weights.bias, name="bias"))
+        for name, weights in network.weights.items()
+    }
+    return network.with_weights(made), [variable for weights in made.values() for variable in (weights.kernel, weights.bias)]
+
+
+def _as_arrays(network: Network) -> Network:
+    changed = {
+        name: Weights(np.asarray(weights.kernel.numpy()), weights.gain, np.asarray(weights.bias.numpy()))
+        for name, weights in network.weights.items()
+    }
+    return network.with_weights(changed)

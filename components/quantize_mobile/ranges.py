@@ -1,0 +1,122 @@
+"""The range of each activation that its 256 int8 codes should cover, measured on images."""
+
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.quantize_mobile.fakequant import UNQUANTIZED, Ranges
+from components.quantize_mobile.network import Network, Node, forward
+
+Clip = Literal["none", "mse"]
+_BINS = 2048
+_BATCH = 25
+_SMALLEST = 0.01
+"""A tensor that is always 0 on the images gets this much: runtimes refuse scales that are next to nothing."""
+_SHRINK = np.linspace(0.08, 1.0, 24)
+"""Fractions of the seen range that are tried as clipping points."""
+_CODES = 255
+_DEAD_BELOW = -3.0
+"""Hard-swish is 0 at and below this: what it reads needs no codes there."""
+
+
+def measure_ranges(network: Network, images: NDArray[np.uint8], clip: Clip) -> dict[str, tuple[float, float]]:
+    """A range for every tensor that needs one, on `images` uint8 [N, H, W, 3].
+
+    What hard-swish alone reads is cut at -3, below which it is 0. `clip="none"`: all else that was seen. `clip="mse"`: the range of the
+    least squared error over the values seen, clipping and rounding together, after the hard-swish where one follows (Banner et al.
+    2019, "Post training 4-bit quantization of convolutional networks", section 3; searched on histograms, not modelled).
+    """
+    dead = {node.name for node in network.nodes if {reader.kind for reader in network.consumers(node.name)} == {"hard_swish"}}
+    ranges: dict[str, tuple[float, float]] = {}
+    for name, (low, high) in _extremes(network, images).items():
+        top = max(0.0, high, low + _SMALLEST)
+        ranges[name] = (max(low, _below_dead(top)) if name in dead else min(0.0, low), top)
+    if clip == "mse":
+        histograms = _histograms(network, images, ranges)
+        ranges = {name: _least_error(histograms[name], bounds, name in dead) for name, bounds in ranges.items()}
+    return {**ranges, **_known(network)}
+
+
+def nudged(low: float, high: float) -> tuple[float, float, float]:
+    """(low, high, step) of the 256 codes for a range after moving it so that 0 has a code, as TensorFlow's fake quantization does."""
+    step = (high - low) / _CODES
+    zero = min(max(round(-low / step), 0), _CODES)
+    return -zero * step, (_CODES - zero) * step, step
+
+
+def _below_dead(high: float) -> float:
+    # One step lower, so that moving the range cannot bring its end above -3: nearly all values lie there, and would be shifted.
+    return _DEAD_BELOW - (high - _DEAD_BELOW) / _CODES
+
+
+def _known(network: Network) -> dict[str, tuple[float, float]]:
+    """Pixels are 0 … 255 whatever was seen, and so is what the rescaling makes of them."""
+    known = {node.name: (0.0, 255.0) for node in network.nodes if node.kind == "input"}
+    affine = {node.name: (node.offset, 255.0 * node.scale + node.offset) for node in network.nodes if node.kind == "affine"}
+    return known | affine
+
+
+def _extremes(network: Network, images: NDArray[np.uint8]) -> dict[str, tuple[float, float]]:
+    def extremes(_: Node, value: Any) -> Any:
+        return tf.stack([tf.reduce_min(value), tf.reduce_max(value)])
+
+    found = _collect(network, images, extremes)
+    return {name: (float(pairs[:, 0].min()), float(pairs[:, 1].max())) for name, pairs in found.items()}
+
+
+def _histograms(network: Network, images: NDArray[np.uint8], ranges: Ranges) -> dict[str, NDArray[np.int64]]:
+    def histogram(node: Node, value: Any) -> Any:
+        return tf.histogram_fixed_width(value, tf.constant(ranges[node.name], value.dtype), _BINS)
+
+    return {name: counts.sum(axis=0, dtype=np.int64) for name, counts in _collect(network, images, histogram).items()}
+
+
+def _collect(network: Network, images: NDArray[np.uint8], measure: Any) -> dict[str, NDArray[Any]]:
+    """Per quantized tensor, `measure(node, value)` of each batch, stacked [batches, …]: activations themselves are not kept."""
+
+    def run(pixels: Any) -> dict[str, Any]:
+        measured: dict[str, Any] = {}
+
+        def tap(node: Node, value: Any) -> Any:
+            if node.kind not in UNQUANTIZED:
+                measured[node.name] = measure(node, value)
+            return value
+
+        forward(network, pixels, tap)
+        return measured
+
+    traced = tf.function(run, autograph=False, input_signature=[tf.TensorSpec([None, network.height, network.width, 3], tf.float32)])
+    parts: dict[str, list[Any]] = {}
+    for start in range(0, len(images), _BATCH):
+        for name, value in traced(tf.constant(images[start : start + _BATCH].astype(np.float32))).items():
+            parts.setdefault(name, []).append(value.numpy())
+    return {name: np.stack(values) for name, values in parts.items()}
+
+
+def _least_error(histogram: NDArray[np.int64], bounds: tuple[float, float], swished: bool) -> tuple[float, float]:
+    """The pair of clipping points with the least squared error for a histogram over `bounds`."""
+    low, high = bounds
+    edges = np.linspace(low, high, _BINS + 1)
+    values = (edges[:-1] + edges[1:]) / 2
+    # ReLU's many zeros must count as what they are.
+    values[(edges[:-1] <= 0) & (edges[1:] > 0)] = 0.0
+    used = histogram > 0
+    values, weights = values[used], histogram[used] / histogram.sum()
+    lows = [low] if swished or low == 0 else list(low * _SHRINK)
+    tried = [(a, b) for a in lows for b in (high * _SHRINK if high > 0 else [high])]
+    return min(
+        ((_below_dead(b) if swished and low < _DEAD_BELOW else a, b) for a, b in tried), key=lambda r: _error(values, weights, r, swished)
+    )
+
+
+def _error(values: NDArray[np.float64], weights: NDArray[np.float64], bounds: tuple[float, float], swished: bool) -> float:
+    low, high, step = nudged(*bounds)
+    coded = np.round(np.clip(values, low, high) / step) * step
+    change = _hard_swish(coded) - _hard_swish(values) if swished else coded - values
+    return float(np.dot(weights, change * change))
+
+
+def _hard_swish(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return x * np.clip(x + 3.0, 0.0, 6.0) / 6.0
