@@ -82,7 +82,9 @@ def _work_folder(store_uri: str, run_id: str) -> Path:
 def _run_child(request: dict[str, object], work: Path, log: Path, progress: Progress) -> int:
     request_file = work / "request.json"
     request_file.write_text(json.dumps(request))
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
+    # The fixed hash seed gives the runner's sets, and so the branches, the same order in every run.
+    defaults = {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONHASHSEED": "0"}
+    environment = {**defaults, **os.environ, "PYTHONUNBUFFERED": "1"}
     # A session of its own, so that an interrupt ends the whole tree of step processes and not only the runner.
     child = subprocess.Popen(
         [sys.executable, "-m", "pipelines.kfp_local", str(request_file)],
