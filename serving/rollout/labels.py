@@ -105,9 +105,10 @@ def begin_rollout(
     found, channel, now = read_rollout(store), read_channel(store), utc_now()
     current, sequence = (channel[0].release, channel[0].sequence) if channel else ("", 0)
     before = found[0] if found else None
-    mine = before is not None and before.release == release and before.sequence == sequence and before.is_alive(now)
+    alive = before is not None and before.sequence == sequence and before.is_alive(now)
+    mine = alive and before is not None and before.release == release
     phase: Phase = "promote" if before is not None and mine and before.phase in SERVING else "prepare"
-    text, events = _opening(before, release, mine=mine, alive=before is not None and before.is_alive(now))
+    text, events = _opening(before, release, mine=mine, alive=alive)
     rollout = Rollout(
         epoch=before.epoch + 1 if before else 1,
         phase=phase,

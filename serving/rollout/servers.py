@@ -95,11 +95,12 @@ class Server:
         """Wait until requests to `label` reach `version`; `DualError` if they don't in time."""
         self._wait(lambda: self.label_version(label) == version, f"the label {label} did not reach {version} within {timeout:g} s", timeout)
 
-    def predict(self, version: int, image: bytes) -> dict[str, Any]:
-        """Classify one encoded image: `probabilities`, `label`, `score`. `DualError` with the server's answer if it refuses."""
+    def predict(self, version: int | str, image: bytes) -> dict[str, Any]:
+        """Classify one encoded image by a version or a label: `probabilities`, `label`, `score`. `DualError` if the server refuses."""
+        target = f"labels/{version}" if isinstance(version, str) else f"versions/{version}"
         body = {"instances": [{"b64": b64encode(image).decode()}]}
         try:
-            response = self._http.post(f"{self._model}/versions/{version}:predict", json=body)
+            response = self._http.post(f"{self._model}/{target}:predict", json=body)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
         if not response.is_success:
