@@ -4,7 +4,6 @@ import re
 
 from components.core.examples import SPLITS
 from components.core.record import StepRecord
-from components.validate_data.charts import class_chart, distribution_chart, projection_chart, shift_chart, split_projection_chart
 from components.validate_data.compare import Compared
 from components.validate_data.scan import Scan
 from components.validate_data.settings import ValidateDataSettings
@@ -15,6 +14,8 @@ _POINTS = 700
 
 def draw_data(record: StepRecord, scan: Scan, settings: ValidateDataSettings) -> None:
     """Classes, distributions, splits side by side, and a sample sheet per class; nothing if there are no images."""
+    from components.validate_data.charts import class_chart, distribution_chart, split_projection_chart
+
     if not len(scan):
         return
     record.picture("classes", class_chart(scan), "Images per class and split")
@@ -44,6 +45,8 @@ def draw_conflicts(record: StepRecord, scan: Scan, rows: list[int], settings: Va
 
 def draw_shift(record: StepRecord, scan: Scan, compared: Compared, settings: ValidateDataSettings) -> None:
     """Histograms, projection and the images most unlike the base: always for drift, for skew if it was found."""
+    from components.validate_data.charts import projection_chart, shift_chart
+
     comparison = compared.comparison
     if not comparison.measures or (comparison.kind == "skew" and not comparison.flagged()):
         return

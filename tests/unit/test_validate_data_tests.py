@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 
 from components.core.digest import sha256_bytes
+from components.validate_data.compare import compare
+from components.validate_data.measure import DIMENSIONS, STATISTICS
+from components.validate_data.reference import Sample
+from components.validate_data.settings import ValidateDataSettings
 from components.validate_data.two_sample import folds_of, holm, kolmogorov_smirnov, label_shift, separate
 
 RNG = np.random.default_rng(5)
@@ -67,6 +71,20 @@ def test_a_classifier_finds_what_no_single_dimension_shows() -> None:
     assert found.p_value == 1 / 200
 
 
+def test_only_a_distance_beyond_its_threshold_counts_however_small_its_p_value() -> None:
+    settings = ValidateDataSettings.model_validate({})
+    samples = []
+    for number, shift in enumerate((0.0, 0.15)):
+        statistics = RNG.normal(shift, size=(4000, len(STATISTICS))).astype(np.float32)
+        descriptors = np.zeros((4000, DIMENSIONS), np.float32)
+        samples.append(Sample(f"sample {number}", statistics, descriptors, _digests(4000, 4000 * number), {"daisy": 4000}))
+    found = compare("drift", "drift", *samples, np.arange(4000), (0.15, 0.15, 0.65), settings, seed=1).comparison
+    assert min(measure.corrected_p_value for measure in found.measures) < 1e-6
+    assert found.flagged() == []
+    found = compare("drift", "drift", *samples, np.arange(4000), (0.03, 0.15, 0.65), settings, seed=1).comparison
+    assert {measure.name for measure in found.flagged()} == set(STATISTICS)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_samples_of_one_distribution_are_not_told_apart(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -77,7 +95,7 @@ def test_samples_of_one_distribution_are_not_told_apart(seed: int) -> None:
 
 def test_copies_are_no_difference() -> None:
     """Copies share a fold; were they split over training and test, the classifier would be trained with their opposite label."""
-    features, digests = RNG.normal(size=(200, 30)), _digests(200)
+    features, digests = RNG.normal(size=(201, 30)), _digests(201)
     found = separate(features, features, folds_of([*digests, *digests]), 199, seed=1)
     assert found.auc == pytest.approx(0.5, abs=1e-6)
     assert found.p_value > 0.1
