@@ -1,5 +1,6 @@
 """Builds a training's artifact: network, phases, export. Everything here needs TensorFlow."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ class _Build:
         chosen = self.settings.fine_tune
         unfreeze(self.network, chosen.layers)
         with self.job.timed("fine_tune"):
-            self._fit(self._plan("fine_tune", chosen, warmup=_FINE_TUNE_WARMUP))
+            self._fit(self._plan("fine_tune", chosen, warmup=_FINE_TUNE_WARMUP, start_loss=self._lowest_loss()))
 
     def _train_from_scratch(self) -> None:
         chosen = self.settings.from_scratch
@@ -145,7 +146,10 @@ class _Build:
         with self.job.timed("scratch"):
             self._fit(self._plan("scratch", chosen, warmup=chosen.warmup))
 
-    def _plan(self, phase: Any, chosen: Any, *, warmup: float) -> Plan:
+    def _lowest_loss(self) -> float:
+        return min(epoch.val_loss for epoch in self.history)
+
+    def _plan(self, phase: Any, chosen: Any, *, warmup: float, start_loss: float = math.inf) -> Plan:
         return Plan(
             phase=phase,
             epochs=chosen.epochs,
@@ -157,6 +161,7 @@ class _Build:
             class_weights=self.weights,
             augment=self.settings.augment,
             seed=self.job.seed,
+            start_loss=start_loss,
         )
 
     def _fit(self, plan: Plan) -> None:

@@ -36,6 +36,8 @@ class Plan:
     class_weights: Sequence[float]
     augment: AugmentSettings
     seed: int
+    start_loss: float = math.inf
+    """Validation loss of the weights before the first epoch; infinite if they are random and not worth keeping."""
 
 
 @dataclass
@@ -55,11 +57,12 @@ def fit(
 ) -> list[Epoch]:
     """Train `network` in place by `plan` and leave it with the weights of the lowest validation loss; returns the epochs.
 
-    The weights before the first epoch count as well, unless they are random (phase scratch). `on_epoch` hears each epoch, those
-    of an interrupted run too. Raises `DualError` if the loss is no longer a number.
+    The weights before the first epoch count as well, by `plan.start_loss`. `on_epoch` hears each epoch, those of an interrupted
+    run too. Raises `DualError` if the loss is no longer a number.
     """
     _compile(network, plan, train.steps(plan.batch))
-    progress = _resumed(network, plan.phase, workspace) or _begin(network, validation, plan)
+    begin = _Progress(best=_values(network.weights), best_loss=plan.start_loss)
+    progress = _resumed(network, plan.phase, workspace) or begin
     for epoch in progress.history:
         on_epoch(epoch)
     for number in range(progress.done, plan.epochs):
@@ -102,13 +105,6 @@ def _compile(network: keras.Model, plan: Plan, steps: int) -> None:
         )
         # Made now, so that a checkpoint has somewhere to go.
         network.optimizer.build(network.trainable_variables)
-
-
-def _begin(network: keras.Model, validation: Inputs, plan: Plan) -> _Progress:
-    progress = _Progress(best=_values(network.weights))
-    if plan.phase != "scratch":
-        progress.best_loss, _ = evaluate(network, validation, plan.batch)
-    return progress
 
 
 def _run_epoch(network: Any, train: Inputs, validation: Inputs, plan: Plan, number: int) -> Epoch:
