@@ -78,10 +78,10 @@ def test_only_a_distance_beyond_its_threshold_counts_however_small_its_p_value()
         statistics = RNG.normal(shift, size=(4000, len(STATISTICS))).astype(np.float32)
         descriptors = np.zeros((4000, DIMENSIONS), np.float32)
         samples.append(Sample(f"sample {number}", statistics, descriptors, _digests(4000, 4000 * number), {"daisy": 4000}))
-    found = compare("drift", "drift", *samples, np.arange(4000), (0.15, 0.15, 0.65), settings, seed=1).comparison
+    found = compare("drift", "drift", samples[0], samples[1], np.arange(4000), (0.15, 0.15, 0.65), settings, seed=1).comparison
     assert min(measure.corrected_p_value for measure in found.measures) < 1e-6
     assert found.flagged() == []
-    found = compare("drift", "drift", *samples, np.arange(4000), (0.03, 0.15, 0.65), settings, seed=1).comparison
+    found = compare("drift", "drift", samples[0], samples[1], np.arange(4000), (0.03, 0.15, 0.65), settings, seed=1).comparison
     assert {measure.name for measure in found.flagged()} == set(STATISTICS)
 
 
