@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from components.core.errors import DualError
 from components.training.settings import HeadSettings
 from components.training.training import Epoch
 
@@ -52,6 +53,7 @@ def train_head(
     """The head with the lowest validation loss of all epochs; `weights` are per class and give C.
 
     Every epoch takes each image once, in a view drawn at random. Stops after `settings.patience` epochs without improvement.
+    Raises `DualError` if no epoch's loss is a number.
     """
     random = np.random.default_rng(seed)
     mean, spread = _moments(train.values)
@@ -65,6 +67,8 @@ def train_head(
         best, best_loss, waited = (head, val_loss, 0) if val_loss < best_loss else (best, best_loss, waited + 1)
         if waited >= settings.patience:
             break
+    if not math.isfinite(best_loss):
+        raise DualError("no epoch had a loss that is a number", where="head", fix="Check the weights, or lower head.learning_rate")
     return best
 
 

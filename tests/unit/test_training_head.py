@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from components.core.errors import DualError
 from components.training.head import Features, Head, evaluate_head, train_head
 from components.training.settings import HeadSettings
 from components.training.training import Epoch, class_weights, epochs_per_phase
@@ -51,6 +52,12 @@ def test_same_seed_same_head() -> None:
     first, second = fit(clouds(90, 1), clouds(30, 2))[0], fit(clouds(90, 1), clouds(30, 2))[0]
     np.testing.assert_array_equal(first.kernel, second.kernel)
     np.testing.assert_array_equal(first.bias, second.bias)
+
+
+def test_features_that_are_no_numbers_are_an_error() -> None:
+    broken = Features(np.full((1, 6, 4), np.nan, np.float32), np.arange(6) % 3)
+    with pytest.raises(DualError, match="loss that is a number"):
+        fit(broken, broken)
 
 
 def test_probabilities_are_a_distribution_even_for_huge_logits() -> None:
