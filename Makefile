@@ -16,7 +16,7 @@ demo: $(STAMP) ## The main job, end to end: data, two models, gates, release, re
 	@.venv/bin/dual demo
 
 test: $(STAMP) ## The tests that need nothing but this machine
-	@$(PYTHON_IN) -m pytest -m "$(FAST)"
+	@OPENBLAS_NUM_THREADS=1 $(PYTHON_IN) -m pytest -m "$(FAST)"
 
 check: $(STAMP) ## Lint, format and types
 	@.venv/bin/ruff check .
