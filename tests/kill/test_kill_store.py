@@ -23,19 +23,6 @@ PUBLICATION_WRITES = 4
 UNDO_WRITES = 2
 
 
-@pytest.fixture(scope="module")
-def zygotes() -> Iterator[list[Zygote]]:
-    made = [Zygote() for _ in range(3)]
-    yield made
-    for each in made:
-        each.close()
-
-
-@pytest.fixture
-def zygote(zygotes: list[Zygote]) -> Zygote:
-    return zygotes[0]
-
-
 @contextmanager
 def watching(store: Store) -> Iterator[list[str]]:
     """A reader that looks at the channel all the time; every state in which the pair was not whole."""
@@ -139,6 +126,7 @@ def tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_tflite(tmp_path_factory.mktemp("tflite") / "model.tflite")
 
 
+@pytest.mark.slow
 def test_assembly_killed_at_every_write(zygote: Zygote, tmp_path: Path, tflite: Path) -> None:
     artifacts = str(write_artifacts(tmp_path / "artifacts", tflite=tflite).root)
     survived, write = False, 0

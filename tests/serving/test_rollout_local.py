@@ -1,9 +1,7 @@
 """The local rollout against a real server that follows its store: two versions, one label, and every way back."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,37 +23,18 @@ from serving.rollout.reload import ReloadRefusedError, reload_config
 from serving.rollout.servers import Server, running_servers
 from serving.rollout.state import Rollout, read_rollout
 from serving.rollout.undo import undo_release
-from serving.server.options import Options
-from serving.server.store import Follower, empty_config
-from tests.conftest import tiny_jpeg
-from tests.release_pieces import GoldenImage, make_release, record_of
-from tests.serving.harness import RunningServer
-from tests.serving.saved_model import TINY_LABELS, TinyClassifier, export_tiny
+from tests.release_pieces import make_release, record_of
+from tests.serving.rollout_site import following, live_traffic, make_real_releases, serves
 
-BIASES = (0.0, 0.5, 1.0)
 SETTINGS = json.dumps(
     {"name": "flowers", "roll_out_cloud": {"requests": 12, "load_timeout": 60, "max_p99_ms": 20_000, "max_p99_ratio": 1000}}
 )
 
 
-def golden_of(bias: float) -> list[GoldenImage]:
-    model = TinyClassifier(bias)
-    images = [tiny_jpeg(label, seed=label) for label in range(3)]
-    answers: Any = model.serve(images)
-    facts = zip(images, answers["label"].numpy(), answers["probabilities"].numpy(), strict=True)
-    return [GoldenImage(f"{n:02}.jpg", image, label.decode(), list(p)) for n, (image, label, p) in enumerate(facts)]
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Release]]:
     """A store with three real releases, nothing published; copied for each test."""
-    root = tmp_path_factory.mktemp("rollout")
-    store = open_store(str(root / "store"))
-    releases = [
-        make_release(store, root, number, saved_model=export_tiny(root / f"model-{number}", bias), golden=golden_of(bias))
-        for number, bias in enumerate(BIASES)
-    ]
-    return store, releases
+    return make_real_releases(tmp_path_factory.mktemp("rollout"), 3)
 
 
 @pytest.fixture
@@ -67,22 +46,6 @@ def releases(made: tuple[Store, list[Release]]) -> list[Release]:
 def store(made: tuple[Store, list[Release]], tmp_path: Path) -> Store:
     made[0].get_tree("releases", tmp_path / "store" / "releases")
     return open_store(str(tmp_path / "store"))
-
-
-@contextmanager
-def following(store: Store, folder: Path) -> Iterator[Server]:
-    """A server of this process that follows the store, as `dual serve` does."""
-    folder.mkdir()
-    options = Options(max_load_retries=0, allow_labels_for_unavailable=True)
-    with RunningServer(empty_config("flowers", folder), options, await_models=False) as running:
-        follower = Follower(store, folder, "flowers")
-        follower.start(running.ports)
-        try:
-            (server,) = running_servers(store)
-            yield server
-            server.close()
-        finally:
-            follower.stop()
 
 
 @pytest.fixture
@@ -103,36 +66,6 @@ def state(store: Store) -> Rollout:
     found = read_rollout(store)
     assert found is not None
     return found[0]
-
-
-@contextmanager
-def live_traffic(server: Server) -> Iterator[list[str]]:
-    """Asks the label stable all the time, as clients do; what went wrong."""
-    problems: list[str] = []
-    stop = threading.Event()
-    image = tiny_jpeg(1, seed=1)
-
-    def ask() -> None:
-        while not stop.is_set():
-            try:
-                answer = server.predict("stable", image)
-            except DualError as error:
-                problems.append(str(error))
-            else:
-                problems.extend([] if answer["label"] in TINY_LABELS else [str(answer)])
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield problems
-    finally:
-        stop.set()
-        thread.join()
-
-
-def serves(server: Server, release: Release, label: str = "stable") -> bool:
-    server.wait_label(label, release.version, 30)
-    return server.states()[release.version][0] == "AVAILABLE"
 
 
 def test_releases_follow_each_other_and_clients_notice_nothing(store: Store, releases: list[Release], server: Server) -> None:
