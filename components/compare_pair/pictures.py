@@ -13,7 +13,7 @@ def curve_picture(pair: PairComparison) -> bytes:
     shares, accuracies = [point[2] for point in pair.curve], [point[1] for point in pair.curve]
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.step(shares, accuracies, where="post", color=BLUE, linewidth=1.8, label="every threshold there is")
+    axes.plot(shares, accuracies, ".-", color=BLUE, linewidth=1.2, markersize=4, label="every threshold there is")
     axes.axhline(policy.target_accuracy, color=GREY, linestyle="--", linewidth=1.2, label=f"target {policy.target_accuracy:.3f}")
     axes.plot([0, 1], [policy.mobile_accuracy, policy.cloud_accuracy], "s", color=INK, markersize=6, label="mobile alone, cloud alone")
     low, high = policy.expected_interval

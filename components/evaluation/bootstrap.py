@@ -74,9 +74,12 @@ def percentile_interval(replicates: Floats) -> Interval:
 
 
 def basic_interval(value: float, replicates: Floats) -> Interval:
-    """The replicates' middle 95 % mirrored at the estimate, cut at 0 and 1."""
+    """The replicates' middle 95 % mirrored at the estimate, widened to hold it, cut at 0 and 1.
+
+    The estimate of a well calibrated model is itself inflated, so much that the mirrored interval can end below it.
+    """
     low, high = percentile_interval(replicates)
-    return max(0.0, 2 * value - high), min(1.0, 2 * value - low)
+    return max(0.0, min(value, 2 * value - high)), min(1.0, max(value, 2 * value - low))
 
 
 def exact_bound(share: float, examples: int) -> Interval:

@@ -172,6 +172,7 @@ def test_bounds_by_the_textbook() -> None:
     assert exact_bound(1.0, 30) == pytest.approx((0.8843, 1.0), abs=1e-4)
     assert exact_bound(0.0, 30) == pytest.approx((0.0, 0.1157), abs=1e-4)
     assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert basic_interval(0.03, np.linspace(0.04, 0.12, 1001)) == (0.0, 0.03)
     assert basic_interval(0.05, np.linspace(0.04, 0.12, 1001)) == pytest.approx((0.0, 0.058), abs=1e-3)
 
 
@@ -250,6 +251,12 @@ def test_the_roc_curve_counts_scores_at_the_threshold() -> None:
     false, true, thresholds = roc_curve(predictions([0, 0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.6, 0.4], [0.2, 0.8]]))
     at_half = int(np.argmin(abs(thresholds - 0.5)))
     assert (false[at_half], true[at_half]) == (0.5, 0.5)
+
+
+def test_a_score_at_the_threshold_is_positive() -> None:
+    false, true, thresholds = roc_curve(predictions([0, 1], [[0.5, 0.5], [0.5, 0.5]]))
+    at_half = int(np.argmin(abs(thresholds - 0.5)))
+    assert (false[at_half], true[at_half], true[at_half - 1]) == (1, 1, 0)
 
 
 def test_one_class_alone_has_no_roc_curve() -> None:
