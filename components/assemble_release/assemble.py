@@ -54,7 +54,7 @@ def assemble(record: StepRecord, *, settings: str, inputs: Inputs) -> str:
     release = build_release(record, inputs, verdict, name=str(value(settings, "name", "classifier")))
     _describe(record, release)
     card = render_card(release, options)
-    written = write_release(record.store, release, inputs, card=card, report=lambda: _report(record))
+    written = write_release(record.store, release, inputs, card=card, report=lambda: _report(record, release.id))
     record.note(f"release {release.id} (version {release.version}) {'is written' if written else 'was there already, unchanged'}")
     return release.id
 
@@ -152,8 +152,8 @@ def _describe(record: StepRecord, release: Release) -> None:
     record.table("Models", ["model", "backbone", "weights", "files", "bytes"], rows)
 
 
-def _report(record: StepRecord) -> bytes:
+def _report(record: StepRecord, release: str) -> bytes:
     from components.report.page import render
 
     record.write()
-    return render(record.store, record.run_id).encode()
+    return render(record.store, record.run_id, release=release).encode()

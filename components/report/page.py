@@ -7,7 +7,7 @@ from typing import Any
 from components.core.record import Record, data_uri, read_records, record_name
 from components.core.stores import Store
 from components.report.settings import ReportSettings
-from components.report.story import ORDER, Story, tell, verdicts
+from components.report.story import ORDER, Story, blessed, tell, verdicts
 
 _TITLES = {
     "ingest": "Images taken in",
@@ -38,8 +38,8 @@ class Bar:
     cost: float
 
 
-def render(store: Store, run_id: str, settings: ReportSettings | None = None) -> str:
-    """The page of a run as it stands now; the exit step calls it last, assemble_release for the release's own copy."""
+def render(store: Store, run_id: str, settings: ReportSettings | None = None, *, release: str = "") -> str:
+    """The page of a run as it stands now; the exit step calls it last, assemble_release for the copy inside `release`."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     prices = settings or ReportSettings.model_validate({})
@@ -47,7 +47,7 @@ def render(store: Store, run_id: str, settings: ReportSettings | None = None) ->
     environment = Environment(loader=PackageLoader("components.report", "."), autoescape=select_autoescape(["html"], default=True))
     environment.filters["cell"] = _cell
     template = environment.get_template("page.html")
-    story = tell(records)
+    story = blessed(records, release) if release else tell(records)
     bars = time_line(records, prices.price_per_hour)
     return template.render(
         run_id=run_id,
@@ -106,6 +106,8 @@ def _number(value: float | None) -> str:
 def _headline(story: Story, records: Mapping[str, Record]) -> str:
     if story.outcome == "SHIPPED":
         return f"Release {story.release} serves and is published: both halves of the pair."
+    if story.outcome == "BLESSED":
+        return f"Release {story.release} passed every check. What became of it is in the report of its run."
     if story.outcome == "NOT SHIPPED":
         return "The run finished; the gates refused the pair. Nothing that serves or is published was changed."
     done = sum(record.status == "succeeded" for record in records.values())

@@ -31,9 +31,10 @@ EXIT_CODES = {"UsageError": 2, "NotBlessedError": 3, "DataError": 4, "ConflictEr
 class Story:
     """How a run ended."""
 
-    outcome: Literal["SHIPPED", "NOT SHIPPED", "FAILED"]
+    outcome: Literal["SHIPPED", "NOT SHIPPED", "FAILED", "BLESSED"]
+    """BLESSED only in the copy inside a release, which is written before the release is rolled out."""
     release: str
-    """The release's id if it was shipped, else empty."""
+    """The release's id if it was shipped or blessed, else empty."""
     why: list[str]
     """Reasons of a refusal or a failure, most telling first; empty if shipped."""
     failed_step: str = ""
@@ -57,6 +58,12 @@ def tell(records: Mapping[str, Record]) -> Story:
     return Story("NOT SHIPPED", "", _refusals(records), "", warnings, 3)
 
 
+def blessed(records: Mapping[str, Record], release: str) -> Story:
+    """The story inside a release: the pair passed every check, and nothing is rolled out yet."""
+    warnings = [f"{step}: {text}" for step in ORDER if step in records for text in records[step].warnings]
+    return Story("BLESSED", release, [], "", warnings)
+
+
 def verdicts(records: Mapping[str, Record]) -> list[tuple[str, bool, list[Reason]]]:
     """(step, blessed, checks) of every step that judged, in the order of the flow."""
     found = [(step, records[step].verdict) for step in ORDER if step in records]
@@ -64,5 +71,7 @@ def verdicts(records: Mapping[str, Record]) -> list[tuple[str, bool, list[Reason
 
 
 def _refusals(records: Mapping[str, Record]) -> list[str]:
-    texts = [f"{step}: {r.text}" for step, _, reasons in verdicts(records) if step != "assemble_release" for r in reasons if not r.passed]
-    return texts or ["assemble_release did not bless the release"]
+    failed = [(step, f"{step}: {r.text}") for step, _, reasons in verdicts(records) for r in reasons if not r.passed]
+    # assemble_release repeats every other step's verdict; its own checks matter where all others passed.
+    others = [text for step, text in failed if step != "assemble_release"]
+    return others or [text for _, text in failed] or ["assemble_release did not bless the release"]

@@ -55,9 +55,9 @@ def show(release_id: str | None, store: str) -> None:
 @json_option
 def verify(release_id: str | None, store: str, as_json: bool) -> None:
     """Check every digest of the promoted release and its channel (or of RELEASE_ID); exit 1 on any difference."""
-    from components.core.channel import verify_store
     from components.core.release import verify_release
     from components.core.stores import open_store
+    from components.publish_mobile.verify import verify_store
 
     opened = open_store(store)
     differences = verify_release(opened, release_id) if release_id else verify_store(opened)
@@ -83,4 +83,4 @@ def diff(before: str, after: str, store: str, as_json: bool) -> None:
     if as_json:
         print_json(changes)
     else:
-        click.echo("\n".join(str(change) for change in changes) or "no difference")
+        click.echo("\n".join(f"{key}: {left} → {right}" for key, left, right in changes) or "no difference")

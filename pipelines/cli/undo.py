@@ -14,8 +14,11 @@ def command(store: str, reason: str, as_json: bool) -> None:
     from components.core.stores import open_store
     from serving.rollout.undo import undo_release
 
-    channel = undo_release(open_store(store), reason)
+    undone = undo_release(open_store(store), reason)
     if as_json:
-        print_json(channel.model_dump(mode="json", by_alias=True))
-    else:
-        click.echo(f"stable is release {channel.release} again (sequence {channel.sequence})")
+        print_json(undone.channel.model_dump(mode="json", by_alias=True))
+        return
+    click.echo(f"stable is release {undone.channel.release} again (sequence {undone.channel.sequence}); left {undone.left}")
+    click.echo(f"{undone.servers} running server(s) follow already")
+    for problem in undone.problems:
+        click.echo(f"not yet: {problem}")

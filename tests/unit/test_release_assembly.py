@@ -55,6 +55,7 @@ def test_a_blessed_pair_becomes_a_whole_release(store: Store, artifacts: Artifac
     assert release.policy["threshold"] == 0.6
     assert "curve" not in release.pair
     assert release.dataset.spans == ["2026-11-20"]
+    assert "passed every check" in store.get(f"releases/{release_id}/report/index.html").data.decode()
     assert record.record.data["release"] == release_id
     assert record.record.verdict is not None
     assert record.record.verdict.blessed
