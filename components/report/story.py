@@ -24,7 +24,15 @@ ORDER = (
 )
 """Steps in the order of the flow; the report shows them so."""
 
-EXIT_CODES = {"UsageError": 2, "NotBlessedError": 3, "DataError": 4, "ConflictError": 5, "AlreadyExistsError": 5, "StaleError": 5}
+EXIT_CODES = {
+    "UsageError": 2,
+    "NotBlessedError": 3,
+    "DataError": 4,
+    "MissingObjectError": 4,
+    "ConflictError": 5,
+    "AlreadyExistsError": 5,
+    "StaleError": 5,
+}
 
 
 @dataclass(frozen=True)
