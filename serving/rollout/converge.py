@@ -30,16 +30,16 @@ def converge(store: Store, server: Server, want: Desired, timeout: float) -> boo
     versions = frozenset(_stage(store, server, release) for release in want.loaded)
     labels = {label: release_version(release) for label, release in want.labels().items()}
     if not versions <= now.available:
-        server.reload(sorted(versions | now.available), now.labels)
+        server.reload(sorted(versions | now.available), now.labels, timeout)
         server.wait_available(sorted(versions), timeout)
     moved = labels != now.labels
     if moved:
-        server.reload(sorted(versions | now.available), labels)
+        server.reload(sorted(versions | now.available), labels, timeout)
         for label, version in labels.items():
             server.wait_label(label, version, timeout)
     # Loading took time: what was unwanted before it may be a new rollout's candidate by now.
     if now.available - versions and desired(store) == want:
-        server.reload(sorted(versions), labels)
+        server.reload(sorted(versions), labels, timeout)
     return moved or versions != now.available
 
 

@@ -73,10 +73,13 @@ class Server:
         found = response.json().get("model_version_status", []) if response.is_success else []
         return int(found[0]["version"]) if len(found) == 1 else None
 
-    def reload(self, versions: Sequence[int], labels: Mapping[str, int]) -> None:
-        """Serve exactly these versions with these labels; returns when the server accepted it. `DualError` if it did not."""
-        address = f"{self._host}:{self.entry.grpc_port}"
-        reload_config(address, name=self.entry.name, base_path=self.entry.model_dir, versions=versions, labels=labels)
+    def reload(self, versions: Sequence[int], labels: Mapping[str, int], timeout: float = 30.0) -> None:
+        """Serve exactly these versions with these labels; returns when the server accepted it. `DualError` if it did not.
+
+        For a model that is new to the server that is after its load (as in TF Serving), hence the timeout in seconds.
+        """
+        address, entry = f"{self._host}:{self.entry.grpc_port}", self.entry
+        reload_config(address, name=entry.name, base_path=entry.model_dir, versions=versions, labels=labels, timeout=timeout)
 
     def wait_available(self, versions: Sequence[int], timeout: float) -> None:
         """Wait until every version is AVAILABLE; `DualError` with the server's own reason if one can't be loaded or takes too long."""
