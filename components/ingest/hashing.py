@@ -1,6 +1,6 @@
 """How a picture looks, in 80 bytes, and the search for near-identical pictures that does not compare all with all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from hashlib import sha256
 
@@ -15,31 +15,42 @@ _HASH = _LOW * _LOW // 8
 _CELLS = 4
 _BANDS = 16
 _FLAT = 2.0
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _NOISE = 16.0
 _CONTRAST, _LIGHT = 0.45, 72.0
 _CHUNK = 1 << 20
 
 Indices = NDArray[np.int64]
 Pairs = NDArray[np.int64]
+Looks = NDArray[np.uint8]
 
 
-def picture_look(image: Image.Image) -> bytes:
-    """256 bits of shape, then 4×4 RGB cells of colour (48 bytes); both survive scaling, compression and small changes of light.
+def thumbnail(image: Image.Image) -> bytes:
+    """What `looks` needs of a picture: 32×32 RGB pixels (3072 bytes), each the mean of its part."""
+    gap = 1.0 if min(image.size) > 4 * THUMB else None
+    small = image if image.size == (THUMB, THUMB) else image.resize((THUMB, THUMB), Image.Resampling.BOX, reducing_gap=gap)
+    return (small if small.mode == "RGB" else small.convert("RGB")).tobytes()
+
+
+def looks(thumbnails: Sequence[bytes]) -> Looks:
+    """Thumbnails → [N, 80]: 256 bits of shape, then 4×4 RGB cells; both survive scaling, compression and small changes of light.
 
     The bits say which of the 16×16 lowest frequencies of the gray picture are above their median: pHash (Zauner, Implementation and
     Benchmarking of Perceptual Image Hash Functions, 2010) with 16×16 for its 8×8. A flat picture has no shape: its bits are a digest.
     """
-    small = image.convert("RGB") if image.size == (THUMB, THUMB) else image.resize((THUMB, THUMB), Image.Resampling.BOX, reducing_gap=1.0)
-    if small.mode != "RGB":
-        small = small.convert("RGB")
-    gray = np.asarray(small.convert("L"), dtype=np.float32)
-    cells = small.resize((_CELLS, _CELLS), Image.Resampling.BOX).tobytes()
-    if gray.std() < _FLAT:
-        return sha256(small.tobytes()).digest() + cells
+    pixels = np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, THUMB, THUMB, 3).astype(np.float32)
+    gray = pixels @ _LUMA
     basis = _cosines()
-    low = (basis @ gray @ basis.T).ravel()
+    low = (basis @ gray @ basis.T).reshape(len(pixels), -1)
     # Smooth pictures have frequencies of almost nothing, whose signs are noise.
-    return np.packbits(low > np.median(low) + _NOISE).tobytes() + cells
+    bits = np.packbits(low > np.median(low, axis=1, keepdims=True) + _NOISE, axis=1)
+    for index in np.flatnonzero(gray.reshape(len(gray), -1).std(1) < _FLAT).tolist():
+        bits[index] = np.frombuffer(sha256(thumbnails[index]).digest(), np.uint8)
+    side = THUMB // _CELLS
+    # Rows first: numpy adds whole rows many times faster than it adds over two axes at once.
+    rows = pixels.reshape(-1, _CELLS, side, THUMB * 3).sum(2).reshape(-1, _CELLS, _CELLS, side, 3)
+    cells = (rows.sum(3) / side**2).round().astype(np.uint8)
+    return np.concatenate([bits, cells.reshape(len(pixels), -1)], axis=1)
 
 
 @cache
@@ -51,7 +62,7 @@ def _cosines() -> NDArray[np.float32]:
     return basis.astype(np.float32)
 
 
-def near_pairs(looks: NDArray[np.uint8], distance: int) -> Pairs:
+def near_pairs(looks: Looks, distance: int) -> Pairs:
     """Which looks [N, 80] are near-identical, as a spanning forest: index pairs [P, 2], i < j, sorted, P < N.
 
     Near are two looks whose bits differ in at most `distance` (≤ 31) places and whose cells agree in colour. What the pairs connect
@@ -64,10 +75,9 @@ def near_pairs(looks: NDArray[np.uint8], distance: int) -> Pairs:
         bits = np.ascontiguousarray(looks[:, :_HASH])
         words, bands, cells = bits.view(np.uint64), bits.view(np.uint16), _shape_and_light(looks)
         flips = [0] if distance < _BANDS else [0, *(1 << bit for bit in range(16))]
-        for flip in flips:
-            for band in np.ascontiguousarray(bands.T):
-                for pairs in _matches(band, np.uint16(flip), forest.root):
-                    forest.join(_close(forest.apart(pairs), words, cells, distance))
+        for band in np.ascontiguousarray(bands.T):
+            for pairs in _matches(band, flips, forest):
+                forest.join(_close(forest.apart(pairs), words, cells, distance))
     return np.array(sorted(forest.edges), np.int64).reshape(-1, 2)
 
 
@@ -97,36 +107,45 @@ class _Forest:
             self.root = parent[self.root]
 
 
-def _matches(band: NDArray[np.uint16], flip: np.uint16, root: Indices) -> Iterator[Pairs]:
-    """Pairs i < j with band[i] == band[j] ^ flip, in chunks of about a million, so that memory stays bounded.
+def _matches(band: NDArray[np.uint16], flips: Iterable[int], forest: _Forest) -> Iterator[Pairs]:
+    """Pairs i < j with band[i] == band[j] ^ flip for any of the flips, about a million at a time, so that memory stays bounded.
 
     Values that only members of i's own set have are passed over.
     """
     order = np.argsort(band, kind="stable")
-    ordered, wanted = band[order], band ^ flip
-    starts = np.searchsorted(ordered, wanted, "left")
-    counts = np.searchsorted(ordered, wanted, "right") - starts
-    counts[_is_own(root, order, starts, counts)] = 0
+    counts = np.bincount(band, minlength=1 << 16)
+    starts = np.cumsum(counts) - counts
+    owner = _owners(forest.root[order], starts, counts)
+    for flip in flips:
+        wanted = band ^ np.uint16(flip)
+        rows = np.flatnonzero((counts[wanted] > 0) & (owner[wanted] != forest.root))
+        yield from _spread(rows, starts[wanted[rows]], counts[wanted[rows]], order)
+
+
+def _owners(roots: Indices, starts: Indices, counts: Indices) -> Indices:
+    """Value → the root that all who have it share, or -1. `roots` are in the order of their values."""
+    if not len(roots):
+        return np.full(len(starts), -1)
+    changes = np.concatenate([[0], np.cumsum(roots[1:] != roots[:-1])])
+    first = np.minimum(starts, len(roots) - 1)
+    last = np.maximum(starts + counts - 1, first)
+    return np.where(changes[first] == changes[last], roots[first], -1)
+
+
+def _spread(rows: Indices, starts: Indices, counts: Indices, order: Indices) -> Iterator[Pairs]:
+    """Each row i with each of order[starts : starts + counts] that is larger than i."""
     ends = np.cumsum(counts)
     first = 0
-    while first < len(band):
+    while first < len(rows):
         done = int(ends[first - 1]) if first else 0
         last = max(first + 1, int(np.searchsorted(ends, done + _CHUNK, "right")))
-        rows = np.arange(first, last)
-        left = np.repeat(rows, counts[rows])
-        offset = np.arange(len(left)) - np.repeat(ends[rows] - counts[rows] - done, counts[rows])
-        right = order[starts[left] + offset]
+        part = slice(first, last)
+        left = np.repeat(rows[part], counts[part])
+        offset = np.arange(len(left)) - np.repeat(ends[part] - counts[part] - done, counts[part])
+        right = order[np.repeat(starts[part], counts[part]) + offset]
         keep = left < right
         yield np.stack([left[keep], right[keep]], axis=1)
         first = last
-
-
-def _is_own(root: Indices, order: Indices, starts: Indices, counts: Indices) -> NDArray[np.bool_]:
-    """Whether all indices order[starts : starts + counts] have the root of the one that looks for them."""
-    roots = root[order]
-    changes = np.concatenate([[0], np.cumsum(roots[1:] != roots[:-1])])
-    begin = np.minimum(starts, len(order) - 1)
-    return (changes[begin] == changes[np.maximum(starts + counts - 1, begin)]) & (roots[begin] == root)
 
 
 def _shape_and_light(looks: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

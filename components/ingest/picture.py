@@ -4,14 +4,13 @@ Bytes that are plain already pass through untouched, so that nothing is compress
 """
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from components.ingest.hashing import THUMB, picture_look
+from components.ingest.hashing import THUMB, thumbnail
 from components.ingest.settings import IngestSettings
 
 # Formats whose decoders are part of Pillow and run no outside program (EPS would start Ghostscript).
@@ -23,7 +22,7 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A plain image ready to store. `fixes` names what was mended; `look` is its `picture_look`.
+    """A plain image ready to store. `fixes` names what was mended; `thumb` is its `thumbnail`.
 
     `untouched`: `data` are the bytes as they came; `scaled`: the original was larger than needed.
     """
@@ -32,7 +31,7 @@ class Picture:
     format: str
     height: int
     width: int
-    look: bytes
+    thumb: bytes
     fixes: tuple[str, ...] = ()
     untouched: bool = False
     scaled: bool = False
@@ -82,14 +81,14 @@ def _judge(image: Image.Image, oddities: tuple[str, ...], settings: IngestSettin
 
 
 def _oddities(image: Image.Image, data: bytes) -> tuple[str, ...]:
-    tests: dict[str, Callable[[], bool]] = {
-        "cmyk": lambda: image.mode == "CMYK",
-        "sixteen_bit": lambda: _is_sixteen_bit(image, data),
-        "animated": lambda: image.format != "MPO" and getattr(image, "n_frames", 1) > 1,
-        "transparent": lambda: image.has_transparency_data,
-        "rotated": lambda: _orientation(image) not in (0, 1),
+    found = {
+        "cmyk": image.mode == "CMYK",
+        "sixteen_bit": _is_sixteen_bit(image, data),
+        "animated": image.format != "MPO" and getattr(image, "n_frames", 1) > 1,
+        "transparent": image.has_transparency_data,
+        "rotated": _orientation(image) != 1,
     }
-    return tuple(kind for kind, test in tests.items() if test())
+    return tuple(kind for kind, is_so in found.items() if is_so)
 
 
 def _is_sixteen_bit(image: Image.Image, data: bytes) -> bool:
@@ -100,6 +99,8 @@ def _is_sixteen_bit(image: Image.Image, data: bytes) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "JPEG" and "exif" not in image.info:
+        return 1
     try:
         value: Any = image.getexif().get(_ORIENTATION, 1)
         return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -115,7 +116,7 @@ def _normalise(image: Image.Image, data: bytes, fixes: tuple[str, ...], settings
     image.draft(None, (THUMB, THUMB) if untouched else target)
     image.load()
     if untouched:
-        return Picture(data, format_.lower(), size[1], size[0], picture_look(image), untouched=True)
+        return Picture(data, format_.lower(), size[1], size[0], thumbnail(image), untouched=True)
     plain = _upright_rgb(image)
     turned = _target(plain.size, settings.shorter_side)
     if plain.size != turned:
@@ -123,7 +124,7 @@ def _normalise(image: Image.Image, data: bytes, fixes: tuple[str, ...], settings
     lossless = format_ in _LOSSLESS and target == size
     encoded = _encode(plain, lossless, settings.jpeg_quality)
     kind = "png" if lossless else "jpeg"
-    return Picture(encoded, kind, plain.height, plain.width, picture_look(plain), fixes, scaled=target != size)
+    return Picture(encoded, kind, plain.height, plain.width, thumbnail(plain), fixes, scaled=target != size)
 
 
 def _target(size: tuple[int, int], shorter: int) -> tuple[int, int]:

@@ -10,12 +10,13 @@ from hashlib import sha256
 from typing import BinaryIO
 
 from components.core.examples import Split
+from components.ingest.hashing import looks
 from components.ingest.items import Item, Problem, Source, TooLargeError, UnreadableError
 from components.ingest.picture import Picture, Rejected, plain_picture
 from components.ingest.settings import IngestSettings
 
 Say = Callable[[str], None]
-_EVERY = 500
+_EVERY, _BATCH = 500, 256
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class Entry:
     stored: bytes
     """SHA-256 of the bytes to store."""
     look: bytes
+    """See `looks`; filled in once a batch is full."""
     offset: int
     length: int
     format: str
@@ -47,6 +49,15 @@ class Scan:
     labels: Counter[str] = field(default_factory=Counter)
     read: int = 0
     scaled: int = 0
+    thumbs: list[bytes] = field(default_factory=list)
+    """Thumbnails of the last entries, whose looks are still to be computed."""
+
+    def settle(self) -> None:
+        """Compute the looks of the last entries, all at once: one by one, Python would take longer than the arithmetic."""
+        if self.thumbs:
+            for entry, look in zip(self.entries[-len(self.thumbs) :], looks(self.thumbs), strict=True):
+                entry.look = look.tobytes()
+            self.thumbs.clear()
 
 
 class Spool:
@@ -86,6 +97,7 @@ def scan_source(source: Source, settings: IngestSettings, spool: Spool, say: Say
         _take(result, item, key, outcome, spool, settings)
         if result.read % _EVERY == 0:
             say(f"read {result.read:,}{f' of {source.total:,}' if source.total else ''} images")
+    result.settle()
     spool.flush()
     # Some sources notice problems only while they are read.
     result.problems += [_decided(problem, settings) for problem in source.problems]
@@ -130,6 +142,7 @@ def _take(result: Scan, item: Item, key: str, outcome: Outcome, spool: Spool, se
         result.problems.append(_decided(Problem(outcome.kind, key, outcome.detail), settings))
         return
     picture, original = outcome
+    result.thumbs.append(picture.thumb)
     result.problems += [Problem(kind, key, action="fixed") for kind in picture.fixes]
     result.scaled += picture.scaled
     stored = original if picture.untouched else sha256(picture.data).digest()
@@ -142,7 +155,7 @@ def _take(result: Scan, item: Item, key: str, outcome: Outcome, spool: Spool, se
             slices=item.slices,
             original=original,
             stored=stored,
-            look=picture.look,
+            look=b"",
             offset=offset,
             length=len(picture.data),
             format=picture.format,
@@ -150,6 +163,8 @@ def _take(result: Scan, item: Item, key: str, outcome: Outcome, spool: Spool, se
             width=picture.width,
         )
     )
+    if len(result.thumbs) >= _BATCH:
+        result.settle()
 
 
 def _decided(problem: Problem, settings: IngestSettings) -> Problem:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_digest_and_bytes_do_not_depend_on_workers_time_or_place(tmp_path: Path)
     data = class_folders(tmp_path / "data")
     first = ingest(data, tmp_path, "first", workers=1)
     copy = tmp_path / "elsewhere"
-    for path in reversed(sorted(data.rglob("*.jpg"))):
+    for path in sorted(data.rglob("*.jpg"), reverse=True):
         (copy / path.relative_to(data)).parent.mkdir(parents=True, exist_ok=True)
         (copy / path.relative_to(data)).write_bytes(path.read_bytes())
     second = ingest(copy, tmp_path, "second", workers=4)
@@ -202,7 +203,7 @@ def test_bad_addresses_are_usage_errors(tmp_path: Path, data: str) -> None:
     "settings",
     [{"spans": "newest"}, {"test_fraction": 0.45, "validation_fraction": 0.45}, {"policies": {"truncated": "fix"}}, {"sha256": "abc"}],
 )
-def test_bad_settings_are_usage_errors(tmp_path: Path, settings: dict[str, object]) -> None:
+def test_bad_settings_are_usage_errors(tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="ingest"):
         ingest(tmp_path, tmp_path, **settings)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
 from components.core.errors import DataError
-from components.ingest.hashing import LOOK_BYTES, near_pairs, picture_look
+from components.ingest.hashing import LOOK_BYTES, looks, near_pairs, thumbnail
 from tests.unit.ingest_runs import class_folders, encoded, ingest, picture
 
 
@@ -131,7 +131,7 @@ def test_looks_survive_what_copying_does(change: str) -> None:
 
 
 def found(images: list[Image.Image], distance: int) -> list[list[int]]:
-    return near_pairs(np.stack([np.frombuffer(picture_look(image), np.uint8) for image in images]), distance).tolist()
+    return near_pairs(looks([thumbnail(image) for image in images]), distance).tolist()
 
 
 def test_colour_and_flat_pictures_are_told_apart() -> None:
@@ -156,31 +156,31 @@ def components(pairs: list[list[int]], size: int) -> set[frozenset[int]]:
 @given(st.integers(0, 31), st.integers(0, 2**32 - 1))
 def test_search_connects_exactly_what_comparing_all_connects(distance: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    looks = np.zeros((60, LOOK_BYTES), np.uint8)
-    looks[:, :32] = rng.integers(0, 256, (60, 32)) if seed % 3 else 0
+    found = np.zeros((60, LOOK_BYTES), np.uint8)
+    found[:, :32] = rng.integers(0, 256, (60, 32)) if seed % 3 else 0
     for copy in range(30, 60):
-        looks[copy] = looks[copy - 30]
+        found[copy] = found[copy - 30]
         for bit in rng.choice(256, rng.integers(0, 40), replace=False):
-            looks[copy, bit // 8] ^= np.uint8(1 << (bit % 8))
-    words = np.ascontiguousarray(looks[:, :32]).view(np.uint64)
+            found[copy, bit // 8] ^= np.uint8(1 << (bit % 8))
+    words = np.ascontiguousarray(found[:, :32]).view(np.uint64)
     all_distances = np.bitwise_count(words[:, None] ^ words[None]).sum(-1)
     near = np.argwhere(np.triu(all_distances <= distance, 1)).tolist()
-    pairs = near_pairs(looks, distance).tolist()
+    pairs = near_pairs(found, distance).tolist()
     assert components(pairs, 60) == components(near, 60)
     assert {tuple(pair) for pair in pairs} <= {tuple(pair) for pair in near}
 
 
 def test_search_is_far_from_quadratic() -> None:
     """All pairs of 40,000 pictures would be 800 million comparisons and 200 GB at once; this must fit a test."""
-    looks = np.random.default_rng(1).integers(0, 256, (40_000, LOOK_BYTES), dtype=np.uint8)
-    looks[39_999] = looks[0]
-    assert near_pairs(looks, 15).tolist() == [[0, 39_999]]
+    found = np.random.default_rng(1).integers(0, 256, (40_000, LOOK_BYTES), dtype=np.uint8)
+    found[39_999] = found[0]
+    assert near_pairs(found, 15).tolist() == [[0, 39_999]]
 
 
 def test_thousands_of_like_pictures_cost_little() -> None:
-    looks = np.zeros((4_000, LOOK_BYTES), np.uint8)
-    looks[:, 0] = np.arange(4_000) % 4
-    assert len(near_pairs(looks, 15)) == 3_999
+    found = np.zeros((4_000, LOOK_BYTES), np.uint8)
+    found[:, 0] = np.arange(4_000) % 4
+    assert len(near_pairs(found, 15)) == 3_999
 
 
 def test_one_picture_resaved_under_another_label_is_named_and_kept(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def run(kill_at):
                 if not left[0]:
                     os.kill(os.getpid(), signal.SIGKILL)
         sys.addaudithook(count)
-        ingest(data, work, workers=1, examples_per_shard=8)
+        ingest(data, work, workers=1, duplicate_distance=15)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -54,10 +54,10 @@ while True:
 
 
 def test_killed_at_every_write_a_rerun_repairs(tmp_path: Path) -> None:
-    data = class_folders(tmp_path / "data", per_class=8)
+    data = class_folders(tmp_path / "data", per_class=5)
     (data / "cats" / "bad.jpg").write_bytes(b"no picture")
     (data / "dogs" / "copy.jpg").write_bytes(encoded(picture(1000), quality=50))
-    expected = sha256_tree(ingest(data, tmp_path, "expected", examples_per_shard=8).root)
+    expected = sha256_tree(ingest(data, tmp_path, "expected", duplicate_distance=15).root)
     command = [sys.executable, "-c", _HARNESS, str(tmp_path / "killed"), str(data)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     assert done.returncode == 0, done.stderr
@@ -73,7 +73,8 @@ def test_killed_at_every_write_a_rerun_repairs(tmp_path: Path) -> None:
 def test_killed_record_says_running_and_is_replaced(tmp_path: Path) -> None:
     data = class_folders(tmp_path / "data", per_class=8)
     code = (
-        "import os, signal\nfrom pathlib import Path\nimport components.ingest.ingest as target\nfrom tests.unit.ingest_runs import ingest\n"
+        "import os, signal\nfrom pathlib import Path\nimport components.ingest.ingest as target\n"
+        "from tests.unit.ingest_runs import ingest\n"
         "target.write_shards = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"ingest({str(data)!r}, Path({str(tmp_path)!r}))"
     )

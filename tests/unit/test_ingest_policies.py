@@ -267,7 +267,7 @@ def test_only_bad_images_say_so(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "x.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="no usable image.*cats/x.jpg.*dogs/x.jpg"):
+    with pytest.raises(DataError, match=r"no usable image.*cats/x\.jpg.*dogs/x\.jpg"):
         ingest(tmp_path / "data", tmp_path)
 
 

@@ -267,7 +267,7 @@ def test_records_without_image_or_example_are_named(tmp_path: Path, data: Path) 
 def test_damaged_record_files_are_refused(tmp_path: Path, data: Path, name: str) -> None:
     content = records(data)
     (tmp_path / name).write_bytes((gzip.compress(content) if name.endswith("gz") else content)[:-100])
-    with pytest.raises(DataError, match="p.tfrecord"):
+    with pytest.raises(DataError, match=r"p\.tfrecord"):
         ingest(tmp_path / name, tmp_path)
 
 
