@@ -84,6 +84,7 @@ def test_publication_has_no_write_that_is_not_killed_above(zygote: Zygote, tmp_p
     assert zygote.run(publish_job, Path(store.uri), Kill(PUBLICATION_WRITES + 1, "before"), second.id) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("write", range(1, PUBLICATION_WRITES + 1))
 def test_first_publication_killed_at_every_write(zygote: Zygote, tmp_path: Path, write: int, moment: Moment) -> None:
@@ -94,6 +95,7 @@ def test_first_publication_killed_at_every_write(zygote: Zygote, tmp_path: Path,
     check(store, first.id, entries=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("write", range(1, PUBLICATION_WRITES + 1))
 def test_another_release_after_a_killed_publication(zygote: Zygote, tmp_path: Path, write: int, moment: Moment) -> None:
