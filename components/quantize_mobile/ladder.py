@@ -41,10 +41,8 @@ class Bench:
         return self.folder / f"{rung}.tflite"
 
 
-def open_bench(
-    folder: Path, name: str, labels: list[str], float_model: bytes, pixels: Pixels, settings: QuantizeSettings, split: str
-) -> Bench:
-    """Write the float reference, `float.tflite` in `folder`, and measure it on `pixels`, images of `split`."""
+def open_bench(folder: Path, name: str, labels: list[str], float_model: bytes, pixels: Pixels, settings: QuantizeSettings) -> Bench:
+    """Write the float reference, `float.tflite` in `folder`, and measure it on `pixels`."""
     path = folder / "float.tflite"
     path.write_bytes(finish(float_model, labels, name, f"Float32 reference of {name}.", contract=False))
     answers = Classifier(path).predict(pixels.images)

@@ -80,7 +80,7 @@ class Job:
         pixels = load_pixels(self.examples, _SPLIT, self.training.preprocessing, self.settings.measured_images, self.seed)
         with tempfile.TemporaryDirectory(prefix="dual-quantize-") as scratch:
             folder = Path(scratch)
-            bench = open_bench(folder, self.name, self.training.labels, to_float(source.network), pixels, self.settings, _SPLIT)
+            bench = open_bench(folder, self.name, self.training.labels, to_float(source.network), pixels, self.settings)
             self.record.say(f"float: accuracy {bench.reference.accuracy:.3f} on {len(pixels)} {_SPLIT} images")
             chosen, tried = climb(self.record, bench, rungs(source))
             shutil.copyfile(bench.path(chosen.rung), output / QUANTIZED_MODEL)

@@ -85,7 +85,7 @@ def test_labels_are_an_ordinary_zip_member(models: dict[str, Path]) -> None:
 def test_metadata_is_a_flatbuffer_that_names_the_labels_and_the_image(models: dict[str, Path]) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(models["ptq"].read_bytes(), 0)
+    model: Any = schema.ModelT.InitFromPackedBuf(models["ptq"].read_bytes(), 0)
     entries = [entry for entry in model.metadata if entry.name == b"TFLITE_METADATA"]
     assert len(entries) == 1
     content = bytes(model.buffers[entries[0].buffer].data)
@@ -97,7 +97,7 @@ def test_weights_stay_aligned(models: dict[str, Path]) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
     data = models["clipped"].read_bytes()
-    model = schema.Model.GetRootAs(data, 0)
+    model: Any = schema.Model.GetRootAs(data, 0)
     offsets = []
     for index in range(model.BuffersLength()):
         buffer = model.Buffers(index)
