@@ -55,7 +55,11 @@ def _rolled_out(store: Store, release: str, run_id: str) -> int:
         what = f"the rollout of {rollout.release} (run {rollout.run_id}) has superseded this one"
         raise ConflictError(what, where=f"release {release}", fix="Run again once that one is done")
     if rollout is None or rollout.release != release or rollout.phase != "promoted" or not rollout.is_alive(utc_now()):
-        state = "never began" if rollout is None or rollout.release != release else f"is over ({rollout.phase}, until {rollout.deadline})"
+        state = (
+            "never began"
+            if rollout is None or rollout.release != release
+            else f"is not in force ({rollout.phase}, until {rollout.deadline})"
+        )
         raise RolloutError(
             f"the rollout of the cloud half {state}", where=f"release {release}", fix="Run again: both halves are published, or none"
         )

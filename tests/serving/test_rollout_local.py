@@ -163,7 +163,7 @@ def test_servers_fall_back_when_the_publication_never_comes(store: Store, releas
     roll_out(record_of(store, "roll_out_cloud", "run-2"), release=second.id, settings=quick)
     assert serves(server, second)
     assert serves(server, first)
-    with pytest.raises(RolloutError, match="is over"):
+    with pytest.raises(RolloutError, match="is not in force"):
         publish(record_of(store, "publish_mobile", "run-2"), release=second.id, settings=quick)
     assert verify_store(store) == []
 

@@ -16,7 +16,7 @@ from components.publish_mobile.publication import publish_release, undo_publicat
 from components.publish_mobile.publish import publish
 from components.publish_mobile.verify import verify_store
 from serving.rollout.local import desired
-from serving.rollout.state import Rollout, read_rollout, save_rollout, stamp, utc_now
+from serving.rollout.state import Phase, Rollout, read_rollout, save_rollout, stamp, utc_now
 from serving.rollout.undo import undo_release
 from tests.release_pieces import make_store, record_of
 
@@ -131,13 +131,20 @@ def die_before_swap(store: Store, release: str) -> None:
         publish_release(Dead(Path(store.uri)), release)
 
 
-def test_a_faster_publisher_between_read_and_swap_wins(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["history", "channel"])
+def test_a_faster_publisher_between_read_and_swap_wins(tmp_path: Path, moment: str) -> None:
     store, (first, second, third) = make_store(tmp_path, 3)
     publish_release(store, first.id)
 
     class Overtaken(LocalStore):
+        def put_if_absent(self, name: str, data: bytes) -> bool:
+            if moment == "history" and name.startswith("history/"):
+                publish_release(store, third.id)
+            return super().put_if_absent(name, data)
+
         def swap(self, name: str, data: bytes, generation: str | None) -> str:
-            publish_release(store, third.id)
+            if moment == "channel":
+                publish_release(store, third.id)
             return super().swap(name, data, generation)
 
     with pytest.raises(StaleError):
@@ -256,13 +263,13 @@ def test_verify_finds(tmp_path: Path, expected: str) -> None:
     assert any(expected in line for line in verify_store(store))
 
 
-def promote(store: Store, release: str, run_id: str, sequence: int = 0, seconds: float = 60.0) -> None:
+def promote(store: Store, release: str, run_id: str, sequence: int = 0, seconds: float = 60.0, phase: Phase = "promoted") -> None:
     """Put the rollout's state where roll_out_cloud leaves it."""
     found = read_rollout(store)
     epoch = found[0].epoch + 1 if found else 1
     deadline = stamp(utc_now() + timedelta(seconds=seconds))
     stable = "" if not sequence else current(store)[1]
-    rollout = Rollout(epoch=epoch, phase="promoted", release=release, stable=stable, sequence=sequence, run_id=run_id, deadline=deadline)
+    rollout = Rollout(epoch=epoch, phase=phase, release=release, stable=stable, sequence=sequence, run_id=run_id, deadline=deadline)
     save_rollout(store, rollout, found[1] if found else None)
 
 
@@ -290,7 +297,8 @@ def damage(store: Store, release: str) -> None:
 
 FAILURES: dict[str, tuple[type[DualError], str, Callable[[Store, str], None]]] = {
     "no rollout": (RolloutError, "never began", lambda store, release: None),
-    "rollout expired": (RolloutError, "is over", lambda store, release: promote(store, release, "run-1", seconds=-1)),
+    "rollout expired": (RolloutError, "is not in force", lambda store, release: promote(store, release, "run-1", seconds=-1)),
+    "rollout unfinished": (RolloutError, "is not in force", lambda store, release: promote(store, release, "run-1", phase="promote")),
     "rollout superseded": (ConflictError, "superseded", lambda store, release: promote(store, "0123456789ab", "run-2")),
     "release damaged": (DataError, "damaged", damage),
 }
