@@ -15,7 +15,6 @@ import os, shutil, signal, sys
 from pathlib import Path
 from tests.unit.ingest_runs import ingest
 from components.core.digest import sha256_tree
-import components.ingest.source, components.ingest.plan, PIL.JpegImagePlugin, PIL.ImageDraw, PIL.ImageFont
 
 work, data = Path(sys.argv[1]), sys.argv[2]
 WRITES = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"}
@@ -38,6 +37,7 @@ def run(kill_at):
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
+ingest(data, work / "warm", workers=1, duplicate_distance=15)  # every import happens here, once
 kill_at = 1
 while True:
     shutil.rmtree(work / "run", ignore_errors=True)
