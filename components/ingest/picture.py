@@ -49,8 +49,7 @@ def plain_picture(data: bytes, settings: IngestSettings) -> Picture | Rejected:
     """Judge and normalise encoded image bytes. Never raises for bad bytes: those come back as `Rejected`."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            oddities = _oddities(image, data)
-            return _judge(image, oddities, settings) or _normalise(image, data, oddities, settings)
+            return _wrong_size(image, settings) or _judge(image, data, settings)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         return Rejected("too_large", str(error))
     except UnidentifiedImageError:
@@ -67,17 +66,22 @@ def _unidentified(data: bytes) -> Rejected:
     return Rejected("not_an_image", f"starts with {data[:8]!r}")
 
 
-def _judge(image: Image.Image, oddities: tuple[str, ...], settings: IngestSettings) -> Rejected | None:
-    """Everything that the header alone decides."""
+def _wrong_size(image: Image.Image, settings: IngestSettings) -> Rejected | None:
+    """What the header alone decides. Comes first: looking for anything else may make Pillow decode the pixels."""
     width, height = image.size
     if width * height > settings.max_megapixels * 1e6:
         return Rejected("too_large", f"{width}×{height} pixels")
     if min(width, height) < settings.min_side:
         return Rejected("too_small", f"{width}×{height} pixels")
+    return None
+
+
+def _judge(image: Image.Image, data: bytes, settings: IngestSettings) -> Picture | Rejected:
+    oddities = _oddities(image, data)
     for kind in oddities:
         if getattr(settings.policies, kind) != "fix":
-            return Rejected(kind, f"{image.format} {image.mode} {width}×{height}")
-    return None
+            return Rejected(kind, f"{image.format} {image.mode} {image.width}×{image.height}")
+    return _normalise(image, data, oddities, settings)
 
 
 def _oddities(image: Image.Image, data: bytes) -> tuple[str, ...]:

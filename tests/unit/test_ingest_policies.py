@@ -187,6 +187,14 @@ def test_large_originals_are_scaled_once(tmp_path: Path) -> None:
     assert again.examples.digest == run.examples.digest
 
 
+def test_a_bomb_is_never_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.ingest.picture import Rejected, plain_picture
+    from components.ingest.settings import IngestSettings
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    assert plain_picture(png_header(10_000, 9_999), IngestSettings()) == Rejected("too_large", "10000×9999 pixels")
+
+
 def test_big_files_are_not_even_read(tmp_path: Path) -> None:
     data = class_folders(tmp_path / "data")
     with (data / "cats" / "huge.jpg").open("wb") as file:
@@ -271,6 +279,7 @@ def test_only_bad_images_say_so(tmp_path: Path) -> None:
         ingest(tmp_path / "data", tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 def test_random_damage_never_crashes(tmp_path: Path) -> None:
     """Bytes of real files, hit at random: each is either decoded or rejected with a kind."""
     from components.ingest.picture import Picture, Rejected, plain_picture
