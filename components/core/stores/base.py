@@ -100,25 +100,3 @@ def check_prefix(prefix: str) -> None:
         raise DataError(f"'{prefix}' is not a prefix inside a store", fix="Names are relative paths")
     if prefix:
         join(prefix.removesuffix("/"), "x")
-
-
-def open_store(uri: str) -> Store:
-    """The store at a folder, `file://`, `gs://bucket/prefix` or `s3://bucket/prefix`.
-
-    Raises `UsageError` for any other address.
-    """
-    scheme, separator, rest = uri.partition("://")
-    if not separator or scheme == "file":
-        from components.core.stores.local import LocalStore
-
-        return LocalStore(Path(rest if separator else uri).expanduser().resolve())
-    bucket, _, prefix = rest.partition("/")
-    if scheme == "gs" and bucket:
-        from components.core.stores.gcs import GcsStore
-
-        return GcsStore(bucket, prefix.strip("/"))
-    if scheme == "s3" and bucket:
-        from components.core.stores.s3 import S3Store
-
-        return S3Store(bucket, prefix.strip("/"))
-    raise UsageError(f"'{uri}' is not a store", where="--store", fix="Give a folder, gs://bucket/prefix or s3://bucket/prefix")
