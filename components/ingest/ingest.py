@@ -32,7 +32,8 @@ def ingest_data(record: StepRecord, *, data: str, settings: str, output: Path) -
         def build(folder: Path) -> None:
             _build(record, data, chosen, source, folder)
 
-        _clear(output)
+        # What a killed attempt left must not stay beside the new shards.
+        shutil.rmtree(output, ignore_errors=True)
         if source.fingerprint is None:
             record.note(f"not cached: {data} can't tell whether it changed")
             output.mkdir(parents=True, exist_ok=True)
@@ -50,14 +51,7 @@ def check_data(data: str, settings: str, say: Say) -> Ingested:
         return summarize(source, scan, make_plan(source, scan, chosen))
 
 
-def _clear(output: Path) -> None:
-    """Remove what a killed attempt left, so that a rerun starts clean."""
-    shutil.rmtree(output, ignore_errors=True)
-
-
 def _build(record: StepRecord, data: str, settings: IngestSettings, source: Source, output: Path) -> None:
-    _clear(output)
-    output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile() as file:
         spool = Spool(cast("BinaryIO", file))
         scan = scan_source(source, settings, spool, record.say)
