@@ -54,7 +54,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[Row]:
     pixels = load_pixels(examples, "test", training.preprocessing, 100_000, 1)
     with open_step("quantize_mobile", store=str(scratch / "store"), run_id="benchmark") as record:
         source = Source(examples, model, training, settings, 1, record)
-        bench = open_bench(scratch, "int8", training.labels, to_float(source.network), pixels, settings)
+        bench = open_bench(scratch, "int8", training.labels, to_float(source.float_network), pixels, settings)
         tried = climb(record, bench, rungs(source))[1]
     common = {"backbone": options.backbone, "test_images": len(pixels)}
     reference = bench.reference

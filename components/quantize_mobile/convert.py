@@ -11,14 +11,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.quantize_mobile.fakequant import Ranges, fake_activations
-from components.quantize_mobile.network import Network, forward
+from components.quantize_mobile.network import Network, Spelling, forward
 
-PIXELS = (0.0, 255.0)
+_PIXELS = (0.0, 255.0)
+_PLAIN = Spelling(for_converter=True)
 
 
 def to_float(network: Network) -> bytes:
     """The float32 reference: float32 [1, H, W, 3] in [0, 255] → float32 probabilities [1, C]."""
-    return _converter(network, lambda pixels: forward(network, pixels)).convert()
+    return _converter(network, lambda pixels: forward(network, pixels, _PLAIN)).convert()
 
 
 def to_int8_by_calibration(network: Network, images: Iterable[NDArray[np.uint8]]) -> bytes:
@@ -26,7 +27,7 @@ def to_int8_by_calibration(network: Network, images: Iterable[NDArray[np.uint8]]
 
     Weights are per channel and symmetric (Krishnamoorthi 2018, "Quantizing deep convolutional networks", section 3.1.2).
     """
-    converter = _int8(_converter(network, lambda pixels: forward(network, pixels)))
+    converter = _int8(_converter(network, lambda pixels: forward(network, pixels, _PLAIN)))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.representative_dataset = lambda: ([image] for image in _with_extremes(network, images))
     return converter.convert()
@@ -37,15 +38,15 @@ def to_int8_by_ranges(network: Network, ranges: Ranges) -> bytes:
 
     Each range becomes a fake-quantization operation, from which the converter takes the tensor's scale and zero point.
     """
-    tap = fake_activations(ranges)
-    return _int8(_converter(network, lambda pixels: forward(network, pixels, tap))).convert()
+    spelling = Spelling(fake_activations(ranges), for_converter=True)
+    return _int8(_converter(network, lambda pixels: forward(network, pixels, spelling))).convert()
 
 
 def to_dynamic_range(network: Network) -> bytes:
     """int8 weights, float arithmetic; the uint8 edges are casts. For when no int8 rung keeps its accuracy, and labelled as such."""
 
     def classify(pixels: Any) -> Any:
-        probabilities = forward(network, tf.cast(pixels, tf.float32))
+        probabilities = forward(network, tf.cast(pixels, tf.float32), _PLAIN)
         return tf.cast(tf.minimum(tf.round(probabilities * 256.0), 255.0), tf.uint8)
 
     converter = _converter(network, classify, tf.uint8)
@@ -74,5 +75,5 @@ def _with_extremes(network: Network, images: Iterable[NDArray[np.uint8]]) -> Ite
     for number, image in enumerate(images):
         pixels = image.astype(np.float32)[np.newaxis]
         if number == 0:
-            pixels[0, 0, 0, :], pixels[0, 0, 1, :] = PIXELS
+            pixels[0, 0, 0, :], pixels[0, 0, 1, :] = _PIXELS
         yield pixels

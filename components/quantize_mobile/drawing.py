@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from components.quantize_mobile.network import WEIGHTED, Network, Node, shaped_gain
 from components.quantize_mobile.quantization import Quantization, Rung
 
+_SMALLEST = 1e-4
 _MET, _MISSED, _FLOAT = "#2e7d32", "#c62828", "#1565c0"
 
 
@@ -40,6 +41,8 @@ def draw_spread(network: Network) -> bytes:
         axes.plot([position, position], [low, high], color=colour, linewidth=3, solid_capstyle="round")
         axes.plot(position, middle, "o", color="black", markersize=3)
     axes.set(yscale="log", xlabel="layer, from the input on (red: depthwise)", ylabel="largest weight of a channel")
+    # What is smaller is a channel that was pruned away in the weights' own training; its exact nothingness says nothing.
+    axes.set_ylim(bottom=_SMALLEST)
     axes.set_title("Channels of one layer that differ by orders of magnitude need a scale each", fontsize=10)
     axes.grid(alpha=0.3)
     return _png(figure)

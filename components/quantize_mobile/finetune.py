@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.quantize_mobile.fakequant import Ranges, fake_activations, fake_weights
-from components.quantize_mobile.network import Network, Weights, forward
+from components.quantize_mobile.network import Network, Spelling, Weights, forward
 from components.quantize_mobile.settings import QatSettings
 
 _TINY = 1e-7
@@ -30,16 +30,19 @@ class Lessons:
     label_smoothing: float
 
 
-def fine_tune(network: Network, ranges: Ranges, lessons: Lessons, settings: QatSettings, say: Callable[[str], None]) -> Network:
+def fine_tune(
+    teacher: Network, network: Network, ranges: Ranges, lessons: Lessons, settings: QatSettings, say: Callable[[str], None]
+) -> Network:
     """Train the kernels and biases of `network` with the activations' `ranges` kept; returns the network with the new weights.
 
+    `teacher` is the float network whose answers are followed, in whatever form is fastest.
     Deterministic for the same lessons on the same machine.
     """
     student, variables = _as_variables(network)
     schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * lessons.steps)
     optimizer = keras.optimizers.Adam(cast("Any", schedule))
     optimizer.build(variables)
-    step = _training_step(network, student, variables, optimizer, _Loss(settings.distillation, lessons.label_smoothing), ranges)
+    step = _training_step(teacher, student, variables, optimizer, _Loss(settings.distillation, lessons.label_smoothing), ranges)
     for epoch in range(settings.epochs):
         began = time.monotonic()
         losses = [step(*batch) for batch in lessons.epoch(epoch)]
@@ -63,14 +66,14 @@ class _Loss:
         return tf.reduce_mean(weights * ((1.0 - self.share) * entropy + self.share * divergence))
 
 
-def _training_step(network: Network, student: Network, variables: Sequence[Any], optimizer: Any, loss: _Loss, ranges: Ranges) -> Any:
-    tap = fake_activations(ranges)
+def _training_step(teacher: Network, student: Network, variables: Sequence[Any], optimizer: Any, loss: _Loss, ranges: Ranges) -> Any:
+    spelling = Spelling(fake_activations(ranges), fake_weights)
     trained = [variable.value for variable in variables]
 
     def step(pixels: Any, labels: Any, weights: Any) -> Any:
-        teacher = tf.stop_gradient(forward(network, pixels))
+        followed = tf.stop_gradient(forward(teacher, pixels))
         with tf.GradientTape() as tape:
-            value = loss(labels, weights, teacher, forward(student, pixels, tap, fake_weights))
+            value = loss(labels, weights, followed, forward(student, pixels, spelling))
         optimizer.apply(tape.gradient(value, trained), variables)
         return value
 

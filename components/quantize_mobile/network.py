@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from components.core.errors import UsageError
 
 Kind = Literal["input", "affine", "conv", "depthwise", "dense", "pad", "mean", "flatten", "multiply", "add", "hard_swish", "softmax"]
+HardSwish = Literal["operation", "arithmetic"]
 Floats = NDArray[np.float32]
 WEIGHTED = ("conv", "depthwise", "dense")
 
@@ -28,7 +29,7 @@ class Node:
     kind: Kind
     inputs: tuple[str, ...] = ()
     activation: Literal["", "relu", "relu6"] = ""
-    """Applied to the output of a convolution, dense layer or addition, as part of the operation."""
+    """Applied to the output of a convolution, dense layer, addition or `affine`, as part of the operation."""
     strides: tuple[int, int] = (1, 1)
     padding: Literal["VALID", "SAME"] = "VALID"
     pads: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
@@ -36,7 +37,7 @@ class Node:
     keepdims: bool = False
     scale: float = 1.0
     offset: float = 0.0
-    """output = scale · input + offset (kind `affine`)."""
+    """output = activation(scale · input + offset) (kind `affine`)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,14 @@ class Network:
         """The operations that read a tensor."""
         return [node for node in self.nodes if name in node.inputs]
 
+    def feeds_hard_swish(self, name: str) -> bool:
+        """Whether hard-swish, as one operation or as arithmetic, is all that reads a tensor: values below -3 are then alike."""
+        readers = self.consumers(name)
+        gates = [node.name for node in readers if node.kind == "affine" and (node.activation, node.offset) == ("relu6", 3.0)]
+        products = [node for node in readers if node.kind == "multiply" and set(node.inputs) - {name} <= set(gates)]
+        swishes = [node for node in readers if node.kind == "hard_swish"]
+        return bool(readers) and len(gates) + len(products) + len(swishes) == len(readers) and len(gates) == len(products)
+
     def with_weights(self, changed: Mapping[str, Weights]) -> "Network":
         """A copy in which some layers' weights are replaced."""
         return replace(self, weights={**self.weights, **changed})
@@ -81,26 +90,35 @@ def identity(_: Node, value: Any) -> Any:
     return value
 
 
-def forward(network: Network, pixels: Any, tap: Callable[[Node, Any], Any] = identity, weigh: Callable[[Node, Any], Any] = identity) -> Any:
-    """float32 [N, H, W, 3] in [0, 255] → probabilities [N, C], as TensorFlow operations.
+@dataclass(frozen=True)
+class Spelling:
+    """How `forward` writes the network down."""
 
-    `tap` sees (and may change) every tensor before others read it; `weigh` likewise every kernel with its gain in it.
-    """
+    tap: Callable[[Node, Any], Any] = identity
+    """Sees (and may change) every tensor before others read it."""
+    weigh: Callable[[Node, Any], Any] = identity
+    """Likewise every kernel with its gain in it."""
+    for_converter: bool = False
+    """Write `x · a + b` as a 1×1 depthwise convolution: the converter gives its constants int8 codes. Slower to train."""
+
+
+def forward(network: Network, pixels: Any, spelling: Spelling = Spelling()) -> Any:
+    """float32 [N, H, W, 3] in [0, 255] → probabilities [N, C], as TensorFlow operations."""
     tensors: dict[str, Any] = {}
     for node in network.nodes:
-        value = pixels if node.kind == "input" else _apply(network, node, [tensors[name] for name in node.inputs], weigh)
-        tensors[node.name] = tap(node, value)
+        value = pixels if node.kind == "input" else _apply(network, node, [tensors[name] for name in node.inputs], spelling)
+        tensors[node.name] = spelling.tap(node, value)
     return tensors[network.nodes[-1].name]
 
 
-def _apply(network: Network, node: Node, inputs: list[Any], weigh: Callable[[Node, Any], Any]) -> Any:
+def _apply(network: Network, node: Node, inputs: list[Any], spelling: Spelling) -> Any:
     import tensorflow as tf
 
     if node.kind in WEIGHTED:
-        return _weighted(node, network.weights[node.name], inputs[0], weigh)
+        return _weighted(node, network.weights[node.name], inputs[0], spelling.weigh)
     x = inputs[0]
     simple: dict[str, Callable[[], Any]] = {
-        "affine": lambda: _affine(node, x),
+        "affine": lambda: _activate(node, _affine(node, x) if spelling.for_converter else x * node.scale + node.offset),
         "pad": lambda: tf.pad(x, [[0, 0], *node.pads, [0, 0]]),
         "mean": lambda: tf.reduce_mean(x, axis=[1, 2], keepdims=node.keepdims),
         "flatten": lambda: tf.reshape(x, [-1, int(np.prod(x.shape[1:]))]),
@@ -128,7 +146,6 @@ def _weighted(node: Node, weights: Weights, x: Any, weigh: Callable[[Node, Any],
 
 
 def _affine(node: Node, x: Any) -> Any:
-    """As a 1×1 depthwise convolution: the converter gives its constants int8 codes, which it does not for a bare `x · a + b`."""
     import tensorflow as tf
 
     channels = int(x.shape[-1])
@@ -142,9 +159,13 @@ def _activate(node: Node, value: Any) -> Any:
     return {"": tf.identity, "relu": tf.nn.relu, "relu6": tf.nn.relu6}[node.activation](value)
 
 
-def read_network(model: Any) -> Network:
-    """Read a Keras 3 functional model; `UsageError` names the first layer that is none of those this module knows."""
-    reader = _Reader()
+def read_network(model: Any, hard_swish: HardSwish = "operation") -> Network:
+    """Read a Keras 3 functional model; `UsageError` names the first layer that is none of those this module knows.
+
+    `hard_swish="arithmetic"` writes x · relu6(x + 3) / 6 as an addition and a multiplication, the 1/6 being absorbed by the next
+    convolution: the same function of operations that every accelerated int8 runtime has.
+    """
+    reader = _Reader(hard_swish)
     config = model.get_config()
     source = config["input_layers"]
     shape = model.inputs[0].shape
@@ -168,6 +189,7 @@ class _Value:
 
 @dataclass
 class _Reader:
+    hard_swish: HardSwish
     nodes: dict[str, Node] = field(default_factory=lambda: {"pixels": Node("pixels", "input")})
     weights: dict[str, Weights] = field(default_factory=dict)
 
@@ -213,10 +235,10 @@ class _Reader:
         return source
 
     def _weighted(self, node: Node, layer: Any, config: Mapping[str, Any], source: _Value) -> _Value:
-        kernel = np.asarray(layer.kernel, np.float32) * np.float32(source.factor)
+        kernel = _array(layer.kernel)
         channels = kernel.shape[2] if node.kind == "depthwise" else kernel.shape[-1]
-        bias = np.asarray(layer.bias, np.float32) if config["use_bias"] else np.zeros(channels, np.float32)
-        self.weights[node.name] = Weights(kernel, np.ones(channels, np.float32), bias)
+        bias = _array(layer.bias) if config["use_bias"] else np.zeros(channels, np.float32)
+        self.weights[node.name] = Weights(kernel, np.full(channels, source.factor, np.float32), bias)
         return self._activation(node.name, config["activation"], self._add(node))
 
     def _activation(self, name: str, activation: Any, source: _Value) -> _Value:
@@ -225,10 +247,16 @@ class _Reader:
         if activation == "relu":
             return self._fuse(source, "relu")
         if activation in ("hard_swish", "hard_silu") and source.factor == 1:
-            return self._add(Node(f"{name}/hard_swish", "hard_swish", (source.node,)))
+            return self._hard_swish(name, source.node)
         if activation == "softmax" and source.factor == 1:
             return self._add(Node(f"{name}/softmax", "softmax", (source.node,)))
         raise UsageError(f"activation '{activation}' can't be rebuilt", where=name, fix=_FIX)
+
+    def _hard_swish(self, name: str, source: str) -> _Value:
+        if self.hard_swish == "operation":
+            return self._add(Node(f"{name}/hard_swish", "hard_swish", (source,)))
+        gate = self._add(Node(f"{name}/gate", "affine", (source,), activation="relu6", offset=3.0))
+        return self._add(Node(f"{name}/hard_swish", "multiply", (source, gate.node)), 1.0 / 6.0)
 
     def _fuse(self, source: _Value, activation: Literal["relu", "relu6"]) -> _Value:
         node = self.nodes[source.node]
@@ -258,11 +286,11 @@ class _Reader:
         node = self.nodes[source.node]
         if node.kind not in WEIGHTED or node.activation or source.factor != 1:
             raise _unknown(entry)
-        gamma = np.asarray(layer.gamma) if config["scale"] else 1.0
-        beta = np.asarray(layer.beta) if config["center"] else 0.0
-        gain = gamma / np.sqrt(np.asarray(layer.moving_variance) + config["epsilon"])
+        gamma = _array(layer.gamma) if config["scale"] else 1.0
+        beta = _array(layer.beta) if config["center"] else 0.0
+        gain = gamma / np.sqrt(_array(layer.moving_variance) + config["epsilon"])
         old = self.weights[node.name]
-        bias = beta + (old.bias - np.asarray(layer.moving_mean)) * gain
+        bias = beta + (old.bias - _array(layer.moving_mean)) * gain
         self.weights[node.name] = Weights(old.kernel, (old.gain * gain).astype(np.float32), bias.astype(np.float32))
         return source
 
@@ -304,9 +332,19 @@ class _Reader:
         return self._add(node, sources[0].factor * sources[1].factor)
 
     def _read_add(self, entry: Any, _: Any, __: Any, sources: list[_Value]) -> _Value:
-        if len(sources) != 2 or any(source.factor != 1 for source in sources):
+        if len(sources) != 2:
             raise _unknown(entry)
-        return self._add(Node(entry["name"], "add", (sources[0].node, sources[1].node)))
+        return self._add(Node(entry["name"], "add", (self._plain(sources[0]), self._plain(sources[1]))))
+
+    def _plain(self, source: _Value) -> str:
+        """The tensor with its factor multiplied in, for readers that can't absorb it."""
+        if source.factor == 1:
+            return source.node
+        return self._add(Node(f"{source.node}/scaled", "affine", (source.node,), scale=source.factor)).node
+
+
+def _array(variable: Any) -> Floats:
+    return np.asarray(variable.numpy(), np.float32)
 
 
 def _is_layer(entry: Mapping[str, Any]) -> bool:

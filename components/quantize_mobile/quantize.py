@@ -29,6 +29,7 @@ _SOURCE = (
     "components.quantize_mobile",
     "components.training.inputs",
     "components.training.augment",
+    "components.training.devices",
     "components.training.records",
     "components.training.transform",
 )
@@ -75,12 +76,14 @@ class Job:
         from components.quantize_mobile.ladder import climb, open_bench
         from components.quantize_mobile.pixels import load_pixels
         from components.quantize_mobile.rungs import Source, rungs
+        from components.training.devices import make_repeatable
 
+        make_repeatable(self.seed)
         source = Source(self.examples, self.model, self.training, self.settings, self.seed, self.record)
         pixels = load_pixels(self.examples, _SPLIT, self.training.preprocessing, self.settings.measured_images, self.seed)
         with tempfile.TemporaryDirectory(prefix="dual-quantize-") as scratch:
             folder = Path(scratch)
-            bench = open_bench(folder, self.name, self.training.labels, to_float(source.network), pixels, self.settings)
+            bench = open_bench(folder, self.name, self.training.labels, to_float(source.float_network), pixels, self.settings)
             self.record.say(f"float: accuracy {bench.reference.accuracy:.3f} on {len(pixels)} {_SPLIT} images")
             chosen, tried = climb(self.record, bench, rungs(source))
             shutil.copyfile(bench.path(chosen.rung), output / QUANTIZED_MODEL)
@@ -114,7 +117,7 @@ class Job:
             "rungs", draw_rungs(result), "Accuracy of each method against the float model, with the paired 95 % interval of the drop."
         )
         record.picture(
-            "spread", draw_spread(source.network), "Spread of the weights over each layer's channels: why one scale per layer loses."
+            "spread", draw_spread(source.float_network), "Spread of the weights over each layer's channels: why one scale per layer loses."
         )
         record.note(_summary(result))
         if not result.full_int8:

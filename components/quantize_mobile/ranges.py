@@ -7,7 +7,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.quantize_mobile.fakequant import UNQUANTIZED, Ranges
-from components.quantize_mobile.network import Network, Node, forward
+from components.quantize_mobile.network import Network, Node, Spelling, forward
 
 Clip = Literal["none", "mse"]
 _BINS = 2048
@@ -28,7 +28,7 @@ def measure_ranges(network: Network, images: NDArray[np.uint8], clip: Clip) -> d
     least squared error over the values seen, clipping and rounding together, after the hard-swish where one follows (Banner et al.
     2019, "Post training 4-bit quantization of convolutional networks", section 3; searched on histograms, not modelled).
     """
-    dead = {node.name for node in network.nodes if {reader.kind for reader in network.consumers(node.name)} == {"hard_swish"}}
+    dead = {node.name for node in network.nodes if network.feeds_hard_swish(node.name)}
     ranges: dict[str, tuple[float, float]] = {}
     for name, (low, high) in _extremes(network, images).items():
         top = max(0.0, high, low + _SMALLEST)
@@ -54,7 +54,11 @@ def _below_dead(high: float) -> float:
 def _known(network: Network) -> dict[str, tuple[float, float]]:
     """Pixels are 0 … 255 whatever was seen, and so is what the rescaling makes of them."""
     known = {node.name: (0.0, 255.0) for node in network.nodes if node.kind == "input"}
-    affine = {node.name: (node.offset, 255.0 * node.scale + node.offset) for node in network.nodes if node.kind == "affine"}
+    affine = {
+        node.name: (node.offset, 255.0 * node.scale + node.offset)
+        for node in network.nodes
+        if node.kind == "affine" and node.inputs[0] in known
+    }
     return known | affine
 
 
@@ -84,7 +88,7 @@ def _collect(network: Network, images: NDArray[np.uint8], measure: Any) -> dict[
                 measured[node.name] = measure(node, value)
             return value
 
-        forward(network, pixels, tap)
+        forward(network, pixels, Spelling(tap))
         return measured
 
     traced = tf.function(run, autograph=False, input_signature=[tf.TensorSpec([None, network.height, network.width, 3], tf.float32)])

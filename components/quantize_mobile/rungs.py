@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from components.core.errors import DataError
 from components.core.examples import read_examples
@@ -33,9 +34,19 @@ class Source:
     record: StepRecord
 
     @cached_property
+    def keras_model(self) -> Any:
+        """The trained model; `DataError` if model.keras can't be read."""
+        return load_model(self.model / MOBILE_MODEL)
+
+    @cached_property
+    def float_network(self) -> Network:
+        """The trained network as floats compute it fastest; `UsageError` if it can't be rebuilt."""
+        return read_network(self.keras_model)
+
+    @cached_property
     def network(self) -> Network:
-        """The trained network; `DataError` if model.keras can't be read."""
-        return load_network(self.model / MOBILE_MODEL)
+        """The same network in the operations that the int8 models have."""
+        return read_network(self.keras_model, self.settings.hard_swish)
 
     @cached_property
     def calibration(self) -> Pixels:
@@ -49,15 +60,14 @@ class Source:
         return measure_ranges(self.network, self.calibration.images[: self.settings.ranges.images], self.settings.ranges.clip)
 
 
-def load_network(path: Path) -> Network:
-    """Read a `model.keras`; `DataError` if the file is damaged, `UsageError` if the network can't be rebuilt."""
+def load_model(path: Path) -> Any:
+    """Read a `model.keras`; `DataError` if the file is damaged."""
     import keras
 
     try:
-        model = keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False)
     except (ValueError, OSError, KeyError) as error:
         raise DataError(f"Keras can't load the model ({error})", where=str(path), fix="Run train_mobile again") from None
-    return read_network(model)
 
 
 def rungs(source: Source) -> Mapping[RungName, Candidates]:
@@ -66,7 +76,7 @@ def rungs(source: Source) -> Mapping[RungName, Candidates]:
         "ptq": lambda: _ptq(source),
         "clipped": lambda: _clipped(source),
         "qat": lambda: _qat(source),
-        "dynamic_range": lambda: [("int8 weights, float arithmetic", to_dynamic_range(source.network))],
+        "dynamic_range": lambda: [("int8 weights, float arithmetic", to_dynamic_range(source.float_network))],
     }
 
 
@@ -83,7 +93,7 @@ def _clipped(source: Source) -> list[tuple[str, bytes]]:
 
 def _qat(source: Source) -> list[tuple[str, bytes]]:
     chosen = source.settings.qat
-    network = fine_tune(source.network, source.ranges, _lessons(source), chosen, source.record.say)
+    network = fine_tune(source.float_network, source.network, source.ranges, _lessons(source), chosen, source.record.say)
     method = f"{chosen.epochs} epochs of quantization-aware training, ranges clipped ({_ranges_line(source)})"
     return [(method, to_int8_by_ranges(network, source.ranges))]
 

@@ -46,6 +46,11 @@ class QuantizeSettings(Section):
     allow_dynamic_range: bool = Field(
         default=False, description="Whether a model with int8 weights but float arithmetic may be blessed when no int8 rung meets the gate."
     )
+    hard_swish: Literal["operation", "arithmetic"] = Field(
+        default="arithmetic",
+        description="How int8 models spell hard-swish: TFLite's own operation (smaller; LiteRT runs it outside its fast int8 kernels), "
+        "or as an addition and a multiplication (about 8 % larger, faster on CPUs).",
+    )
     calibration_sizes: list[int] = Field(
         default=[100, 300],
         min_length=1,

@@ -27,6 +27,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "float": to_float(network),
         "ptq": to_int8_by_calibration(network, images),
         "clipped": to_int8_by_ranges(network, measure_ranges(network, images, "mse")),
+        "arithmetic": to_int8_by_ranges(other := small_network("arithmetic"), measure_ranges(other, images, "mse")),
         "dynamic_range": to_dynamic_range(network),
     }
     folder = tmp_path_factory.mktemp("models")
@@ -35,7 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.tflite" for name in made}
 
 
-@pytest.mark.parametrize("form", ["ptq", "clipped", "dynamic_range"])
+@pytest.mark.parametrize("form", ["ptq", "clipped", "arithmetic", "dynamic_range"])
 def test_edges_keep_the_published_contract(models: dict[str, Path], form: str) -> None:
     model = Classifier(models[form])
     assert model.input_details["dtype"] is np.uint8
@@ -46,7 +47,7 @@ def test_edges_keep_the_published_contract(models: dict[str, Path], form: str) -
     assert model.output_details["quantization"] == (1 / 256, 0)
 
 
-@pytest.mark.parametrize("form", ["ptq", "clipped", "dynamic_range"])
+@pytest.mark.parametrize("form", ["ptq", "clipped", "arithmetic", "dynamic_range"])
 def test_quantized_probabilities_follow_the_float_ones(models: dict[str, Path], form: str) -> None:
     images = pictures(12, 32).astype(np.uint8)
     reference, quantized = (Classifier(models[name]).predict(images) for name in ("float", form))
@@ -60,10 +61,12 @@ def test_only_int8_forms_are_free_of_floats(models: dict[str, Path]) -> None:
         "float": False,
         "ptq": True,
         "clipped": True,
+        "arithmetic": True,
         "dynamic_range": False,
     }
     assert contents["ptq"].operations["QUANTIZE"] == 2
     assert contents["clipped"].operations["HARD_SWISH"] == 1
+    assert "HARD_SWISH" not in contents["arithmetic"].operations
     assert contents["float"].float_operations == contents["float"].operations
 
 

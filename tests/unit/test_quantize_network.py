@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components.core.errors import UsageError
-from components.quantize_mobile.network import Network, Node, forward, read_network
+from components.quantize_mobile.network import HardSwish, Network, Node, Spelling, forward, read_network
 
 
 def untyped_keras() -> Any:
@@ -56,11 +56,15 @@ def test_rebuilt_network_gives_the_features_and_probabilities_of_keras(name: str
         pooled[node.name] = value
         return value
 
-    probabilities = np.asarray(forward(network, images, tap))
+    probabilities = np.asarray(forward(network, images, Spelling(tap)))
     features = keras.Model(model.input, model.get_layer("avg_pool").output).predict(images, verbose=0)
     assert features.std(axis=0).max() > 0.01, "the images must not all look alike to the network"
     np.testing.assert_allclose(np.asarray(pooled["avg_pool"]), features, atol=1e-4 * np.abs(features).max())
     np.testing.assert_allclose(probabilities, model.predict(images, verbose=0), atol=1e-4)
+    arithmetic = read_network(model, "arithmetic")
+    assert not any(node.kind == "hard_swish" for node in arithmetic.nodes)
+    for spelling in (Spelling(), Spelling(for_converter=True)):
+        np.testing.assert_allclose(forward(arithmetic, images, spelling), probabilities, atol=1e-4)
 
 
 def test_base_model_used_as_one_layer_is_read_too() -> None:
@@ -97,7 +101,7 @@ def test_network_without_softmax_is_refused() -> None:
         read_network(keras.Model(inputs, keras.layers.Dense(3)(hidden)))
 
 
-def small_network() -> Network:
+def small_network(hard_swish: HardSwish = "operation") -> Network:
     """A convolution with hard-swish, a squeeze and a softmax: the smallest network with every rule of the ranges."""
     keras = untyped_keras()
     keras.utils.set_random_seed(1)
@@ -105,7 +109,7 @@ def small_network() -> Network:
     hidden = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
     hidden = keras.layers.Activation("hard_swish")(keras.layers.Conv2D(8, 3, strides=2, padding="same")(hidden))
     hidden = keras.layers.GlobalAveragePooling2D()(hidden)
-    return read_network(keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(hidden)))
+    return read_network(keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(hidden)), hard_swish)
 
 
 def test_ranges_cover_all_values_where_nothing_is_clipped() -> None:
@@ -119,7 +123,7 @@ def test_ranges_cover_all_values_where_nothing_is_clipped() -> None:
         seen[node.name] = np.asarray(value)
         return value
 
-    forward(network, images.astype(np.float32), tap)
+    forward(network, images.astype(np.float32), Spelling(tap))
     assert ranges["pixels"] == (0.0, 255.0)
     assert next(ranges[node.name] for node in network.nodes if node.kind == "affine") == pytest.approx((-1.0, 1.0))
     dense = next(node.name for node in network.nodes if node.kind == "dense")
@@ -128,12 +132,13 @@ def test_ranges_cover_all_values_where_nothing_is_clipped() -> None:
     assert not any(node.kind == "softmax" and node.name in ranges for node in network.nodes)
 
 
-def test_what_only_hard_swish_reads_has_no_codes_below_minus_three() -> None:
+@pytest.mark.parametrize("hard_swish", ["operation", "arithmetic"])
+def test_what_only_hard_swish_reads_has_no_codes_below_minus_three(hard_swish: HardSwish) -> None:
     from dataclasses import replace
 
     from components.quantize_mobile.ranges import measure_ranges, nudged
 
-    network = small_network()
+    network = small_network(hard_swish)
     name = next(node.name for node in network.nodes if node.kind == "conv")
     weights = network.weights[name]
     wide = network.with_weights({name: replace(weights, kernel=weights.kernel * 40)})
@@ -178,8 +183,8 @@ def test_training_under_imitated_rounding_changes_weights_and_repeats() -> None:
     labels, weights = tf.one_hot(np.arange(8) % 3, 3), tf.ones(8)
     lessons = Lessons(epoch=lambda _: [(tf.constant(images), labels, weights)] * 6, steps=6, label_smoothing=0.1)
     settings, said = QatSettings(epochs=2, learning_rate=0.01), list[str]()
-    first = fine_tune(network, ranges, lessons, settings, said.append)
-    second = fine_tune(network, ranges, lessons, settings, said.append)
+    first = fine_tune(network, network, ranges, lessons, settings, said.append)
+    second = fine_tune(network, network, ranges, lessons, settings, said.append)
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in said]
     assert losses[1] < losses[0]
     for name, weights in network.weights.items():
