@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -14,6 +15,7 @@ from serving.server.servable import Signature, check_inputs, pick_outputs
 from serving.server.status import Code, Refusal
 
 
+@cache
 def product() -> str:
     """Name and version, as the Server header and the start-up line give it: this is not TensorFlow Serving, and says so."""
     return f"dual-serving/{metadata.version('dual-deploy')} (stand-in for TensorFlow Serving)"
