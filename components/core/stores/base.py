@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.errors import DataError, MissingObjectError, UsageError
+from components.core.errors import DataError, MissingObjectError
 
 
 @dataclass(frozen=True)
