@@ -58,6 +58,8 @@ def _build(record: StepRecord, data: str, settings: IngestSettings, source: Sour
         plan = make_plan(source, scan, settings)
         ingested = summarize(source, scan, plan)
         record_ingested(record, ingested, plan, spool)
+        if source.drawn:
+            record.warn("the images are drawn by the embedded generator: no figure of this run is about photographs")
         _write(output, data, settings, source, plan, spool, ingested)
 
 

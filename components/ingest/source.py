@@ -55,7 +55,6 @@ def _drawn(settings: IngestSettings, limit: int) -> Source:
     folder = cached_dataset(settings.drawn, Path(settings.cache) if settings.cache else None)
     source = folder_source(LocalTree(folder), limit)
     source.drawn = True
-    source.notes.append("the images are drawn by the embedded generator, not photographed")
     return source
 
 
