@@ -100,9 +100,7 @@ def row(rung: Any) -> Row:
 
 def table(rows: list[Row]) -> str:
     """The rows as text."""
-    lines = [
-        f"{'rung':14} {'int8':5} {'accuracy':>8} {'drop':>7} {'drop, 95 %':>17} {'agree':>6} {'kB':>6} {'ms 1':>6} {'ms 2':>6} {'float ops':>9}"
-    ]
+    lines = ["rung           int8  accuracy    drop       drop, 95 %  agree     kB   ms 1   ms 2 float ops"]
     for r in rows:
         if r["accuracy"] is None:
             lines.append(f"{r['rung']:14} no usable model: {r['method']}")
