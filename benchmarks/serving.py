@@ -200,7 +200,8 @@ def _export(folder: Path) -> None:
     from components.core.preprocessing import Preprocessing
     from components.training.export import export_saved_model
 
-    network = keras.applications.MobileNetV3Small(input_shape=(224, 224, 3), weights=None, classes=5)
+    make: Any = keras.applications.MobileNetV3Small
+    network = make(input_shape=(224, 224, 3), weights=None, classes=5)
     export_saved_model(network, ["a", "b", "c", "d", "e"], Preprocessing(height=224, width=224), folder)
 
 
