@@ -89,11 +89,9 @@ class _Build:
 
     def write(self) -> None:
         """Export the network in float32 and say how good it is."""
-        self._to_float32()
+        loss, accuracy = self._to_float32()
         with self.job.timed("export"):
             self._export()
-        with self.job.timed("evaluation"):
-            loss, accuracy = evaluate(self.network, self.validation, self.settings.feature_batch)
         training = self._training(loss, accuracy)
         write_training(self.folder, training)
         # Release and report are made from the run's records.
@@ -177,15 +175,19 @@ class _Build:
                 + (f", {epoch.seconds:.1f} s" if epoch.seconds else "")
             )
 
-    def _to_float32(self) -> None:
-        """What ships computes in float32 on one device, however it was trained."""
+    def _to_float32(self) -> tuple[float, float]:
+        """What ships computes in float32 on one device, however it was trained; its loss and accuracy on validation."""
         if self.precision == "float32" and self.strategy.num_replicas_in_sync == 1:
-            return
+            # Measured already, when these weights became the best.
+            best = min(self.history, key=lambda epoch: epoch.val_loss)
+            return best.val_loss, best.val_accuracy
         weights = self.network.get_weights()
         # Starts the numbering of layers anew: their names are part of the contract with the int8 step.
         keras.utils.clear_session()
         self.network = self._network(None, devices.one_device(), "float32")
         self.network.set_weights(weights)
+        with self.job.timed("evaluation"):
+            return evaluate(self.network, self.validation, self.settings.feature_batch)
 
     def _export(self) -> None:
         if self.job.kind == "cloud":

@@ -1,7 +1,8 @@
 """The head on a frozen backbone's features: softmax regression by mini-batch Adam, in memory, with NumPy alone.
 
-Features are standardised for the training and the scaling is folded into the weights afterwards. Adam: Kingma and Ba, 2015,
-algorithm 1; decoupled weight decay: Loshchilov and Hutter, 2019.
+For the training, features are centred and divided by their overall deviation, and that is folded into the weights afterwards.
+(Each by its own deviation was a point worse on Flowers with MobileNetV3-Small: it blows up features that say little.)
+Adam: Kingma and Ba, 2015, algorithm 1; decoupled weight decay: Loshchilov and Hutter, 2019.
 """
 
 import math
@@ -81,12 +82,12 @@ def evaluate_head(head: Head, features: Features) -> tuple[float, float]:
 
 
 class _Fit:
-    """The state of one training: parameters on standardised features, Adam's moments, the random numbers."""
+    """The state of one training: parameters on scaled features, Adam's moments, the random numbers."""
 
     def __init__(
         self,
         train: Features,
-        moments: tuple[Floats, Floats],
+        moments: tuple[Floats, np.float32],
         settings: HeadSettings,
         weights: Floats,
         label_smoothing: float,
@@ -101,8 +102,8 @@ class _Fit:
         self.step = 0
 
     def head(self) -> Head:
-        """The parameters with the standardisation folded in."""
-        kernel = self.parameters[:-1] / self.spread[:, None]
+        """The parameters with the scaling folded in."""
+        kernel = self.parameters[:-1] / self.spread
         return Head(kernel, self.parameters[-1] - self.mean @ kernel)
 
     def run_epoch(self) -> tuple[float, float]:
@@ -140,10 +141,10 @@ class _Fit:
         return self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / steps)))
 
 
-def _moments(values: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of each feature over the unchanged images; a constant feature gets a deviation of 1."""
-    spread = values[0].std(axis=0)
-    return values[0].mean(axis=0), np.where(spread > 1e-6, spread, 1).astype(np.float32)
+def _moments(values: Floats) -> tuple[Floats, np.float32]:
+    """Mean of each feature over the unchanged images, and the deviation from it over all features together (never 0)."""
+    mean = values[0].mean(axis=0)
+    return mean, np.float32(max(float(np.sqrt(np.mean((values[0] - mean) ** 2))), _EPSILON))
 
 
 def _softmax(logits: Floats) -> Floats:

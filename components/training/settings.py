@@ -25,7 +25,7 @@ class HeadSettings(Section):
     """The classification head, trained on the frozen backbone's features; seconds, whatever the backbone."""
 
     epochs: int = Field(default=60, ge=1, le=1000, description="Most epochs over the features.")
-    learning_rate: float = Field(default=0.003, gt=0, le=1, description="Adam's first learning rate; falls to zero by a cosine.")
+    learning_rate: float = Field(default=0.001, gt=0, le=1, description="Adam's first learning rate; falls to zero by a cosine.")
     batch_size: int = Field(default=64, ge=1, le=4096, description="Feature rows per step.")
     patience: int = Field(default=12, ge=1, description="Stop after this many epochs without a lower validation loss.")
     dropout: float = Field(default=0.3, ge=0, lt=1, description="Share of features that a training step leaves out.")

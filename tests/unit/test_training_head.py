@@ -9,13 +9,13 @@ from components.training.settings import HeadSettings
 from components.training.training import Epoch, class_weights, epochs_per_phase
 
 
-def clouds(count: int, seed: int, views: int = 2, classes: int = 3, noise: float = 1.0) -> Features:
-    """Gaussian clouds around class centres, on features of very different scales; one feature is constant."""
+def clouds(count: int, seed: int, views: int = 2, classes: int = 3, noise: float = 1.0, scale: float = 1.0) -> Features:
+    """Gaussian clouds around class centres, far from zero; one feature is constant."""
     random = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(0, 2, (classes, 8))
     labels = np.arange(count) % classes
     values = centres[labels][None] + random.normal(0, noise, (views, count, 8))
-    values = values * np.array([1, 10, 100, 1000, 0.1, 0.01, 0.001, 0]) + np.array([0, 5, -300, 0, 1, 0, 0, 7])
+    values = scale * (values * np.array([1, 1, 1, 1, 1, 1, 0.1, 0]) + np.array([0, 5, -30, 0, 1, 0, 0, 7]))
     return Features(values.astype(np.float32), labels)
 
 
@@ -26,9 +26,10 @@ def fit(train: Features, validation: Features, **changes: float) -> tuple[Head, 
     return head, heard
 
 
-def test_learns_features_of_any_scale() -> None:
-    head, epochs = fit(clouds(300, 1), clouds(90, 2))
-    loss, accuracy = evaluate_head(head, clouds(300, 3))
+@pytest.mark.parametrize("scale", [1e-4, 1, 1e3])
+def test_learns_features_of_any_scale(scale: float) -> None:
+    head, epochs = fit(clouds(300, 1, scale=scale), clouds(90, 2, scale=scale))
+    loss, accuracy = evaluate_head(head, clouds(300, 3, scale=scale))
     assert accuracy > 0.95
     assert loss < 0.4
     assert [epoch.epoch for epoch in epochs] == list(range(len(epochs)))

@@ -105,7 +105,7 @@ def test_damaged_examples_are_named(tiny_examples: Path, tmp_path: Path, damage:
 
     root = Path(shutil.copytree(tiny_examples, tmp_path / "examples"))
     shard = root / read_examples(root).splits["validation"].shards[0]
-    records = [record.numpy() for record in tf.data.TFRecordDataset(str(shard))]
+    records = [bytes(record.numpy()) for record in tf.data.TFRecordDataset(str(shard))]
     if damage == "truncated":
         shard.write_bytes(shard.read_bytes()[:-100])
     elif damage == "missing":
