@@ -40,8 +40,8 @@ def dual(*arguments: str, check: bool = False) -> "subprocess.CompletedProcess[s
     return subprocess.run([*DUAL, *arguments], capture_output=True, text=True, check=check, timeout=900)
 
 
-def run(store: Path, cache: Path, data: str = "drawn", **changes: Any) -> "subprocess.CompletedProcess[str]":
-    settings = {**SMALL, "ingest.cache": str(cache), **changes}
+def run(store: Path, cache: Path, data: str = "drawn", changes: dict[str, Any] | None = None) -> "subprocess.CompletedProcess[str]":
+    settings = {**SMALL, "ingest.cache": str(cache), **(changes or {})}
     flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     return dual("run", "--data", data, "--store", str(store), "--json", *flags)
 
@@ -120,7 +120,7 @@ def test_the_same_run_again_comes_from_the_cache_and_ships_the_same_release(ship
 
 def test_a_refused_pair_ships_nothing_and_exits_3(shipped: Shipped) -> None:
     before = (shipped.store / "channels" / "stable.json").read_bytes()
-    result = run(shipped.store, shipped.cache, **{"evaluate_mobile.gate.thresholds.accuracy.min": 1.0})
+    result = run(shipped.store, shipped.cache, changes={"evaluate_mobile.gate.thresholds.accuracy.min": 1.0})
     told = outcome(result)
     assert (result.returncode, told["outcome"]) == (3, "NOT SHIPPED")
     assert "evaluate_mobile: accuracy" in told["why"]
