@@ -44,6 +44,7 @@ class Batcher:
         self._servable, self._limits, self._metrics, self._model = servable, limits, metrics, model
         self._tasks: deque[_Task] = deque()
         self._rows = 0
+        self._expected = 0
         self._closed = False
         self._changed = Condition()
         self._thread = Thread(target=self._work, name=f"batch-{model}", daemon=True)
@@ -78,6 +79,8 @@ class Batcher:
             live = [task for task in batch if task.future.set_running_or_notify_cancel()]
             if live:
                 self._run(live)
+                with self._changed:
+                    self._expected = sum(task.rows for task in live) + self._rows
 
     def _next_batch(self) -> list[_Task]:
         with self._changed:
@@ -89,8 +92,10 @@ class Batcher:
             return self._take()
 
     def _await_company(self) -> None:
+        """Wait for as many rows as the last run answered and left waiting: those clients will ask again; a lone one waits for nobody."""
+        wanted = min(self._expected, self._limits.max_batch_size) if self._limits.merge else 0
         deadline = time.monotonic() + self._limits.timeout_micros / 1e6
-        while self._limits.merge and self._rows < self._limits.max_batch_size and not self._closed:
+        while self._rows < wanted and not self._closed:
             left = deadline - time.monotonic()
             if left <= 0 or not self._changed.wait(left):
                 return

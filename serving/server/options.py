@@ -14,8 +14,8 @@ class Batching:
     """Whether requests share runs at all."""
     max_batch_size: int = 32
     """Most rows (images) in one run; a larger request is run in pieces."""
-    timeout_micros: int = 1000
-    """How long a run waits for more rows while it is not full."""
+    timeout_micros: int = 5000
+    """How long a run waits at most for the clients that were there a moment ago."""
     max_enqueued_batches: int = 8
     """Full batches that may wait; beyond that a request is refused, so that latency stays bounded."""
 

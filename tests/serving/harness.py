@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,6 +47,17 @@ class RunningServer:
     def client(self, name: str = "tiny", timeout: float = 30.0) -> RemoteModel:
         """A client of one of its models."""
         return RemoteModel(self.ports.host, self.ports.rest_port or 0, self.ports.grpc_port or 0, name, timeout)
+
+    def slow_down(self, seconds: float, name: str = "tiny") -> None:
+        """Make every run of the loaded version take so much longer."""
+        with self.server.catalog.use(name) as loaded:
+            run = loaded.servable.run
+
+            def slow(*arguments: Any) -> dict[str, Any]:
+                time.sleep(seconds)
+                return run(*arguments)
+
+            loaded.servable.run = slow
 
     def stop(self) -> None:
         """Drain, and wait for the end."""

@@ -1,6 +1,7 @@
 """Dynamic batching, with a model that only notes what it was asked."""
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -151,20 +152,44 @@ def test_a_cancelled_request_is_not_run() -> None:
     assert model.sizes == [1]
 
 
-def test_a_partial_batch_waits_for_company_no_longer_than_its_timeout() -> None:
+def test_a_run_waits_for_the_clients_of_the_last_one() -> None:
     model = NotedModel()
-    queue = batcher(model, timeout_micros=300_000, max_batch_size=2)
-    futures = [queue.submit(signature(), rows(n), ["y"]) for n in range(3)]
-    for future in futures:
+    queue = batcher(model, timeout_micros=5_000_000)
+    futures = queue_behind_a_closed_gate(model, queue, [(signature(), rows(n)) for n in range(3)])
+    # The first client's next request is all that is missing: no need to wait for the timeout.
+    futures.append(queue.submit(signature(), rows(9), ["y"]))
+    assert [future.result(2)["y"][0][0] for future in futures] == [1.0, 2.0, 3.0, 10.0]
+    assert model.sizes == [1, 4]
+    queue.close()
+
+
+def test_a_run_waits_no_longer_than_its_timeout() -> None:
+    model = NotedModel()
+    queue = batcher(model, timeout_micros=300_000)
+    began = time.monotonic()
+    for future in queue_behind_a_closed_gate(model, queue, [(signature(), rows(n)) for n in range(3)]):
         future.result(5)
-    assert model.sizes == [2, 1]
+    assert 0.25 < time.monotonic() - began < 3
+    assert model.sizes == [1, 3]
+    queue.close()
+
+
+def test_a_lone_client_waits_for_nobody() -> None:
+    model = NotedModel()
+    queue = batcher(model, timeout_micros=1_000_000)
+    began = time.monotonic()
+    for _ in range(5):
+        queue.submit(signature(), rows(1), ["y"]).result(5)
+    assert time.monotonic() - began < 0.5
     queue.close()
 
 
 def test_after_closing_nothing_is_taken_but_what_waits_is_finished() -> None:
     model = NotedModel()
-    queue = batcher(model, timeout_micros=1_000_000)
+    queue = batcher(model)
+    model.gate.clear()
     waiting = queue.submit(signature(), rows(1), ["y"])
+    threading.Timer(0.2, model.gate.set).start()
     queue.close()
     assert waiting.result(0)["y"].tolist() == [[2.0, 2.0]]
     with pytest.raises(Refusal, match="being unloaded"):
