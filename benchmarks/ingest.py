@@ -10,7 +10,6 @@ import argparse
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -40,12 +39,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.peak_of:
-        run_ingest(options.peak_of)
-        # Linux gives kibibytes: https://man7.org/linux/man-pages/man2/getrusage.2.html
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        return
     with tempfile.TemporaryDirectory() as scratch:
+        if options.peak_of:
+            run_ingest(options.peak_of, Path(scratch))
+            print(own_peak())
+            return
         results = measure(options, Path(scratch))
     print(json.dumps(results) if options.json else table(results))
 
@@ -53,10 +51,10 @@ def main() -> None:
 def measure(options: argparse.Namespace, scratch: Path) -> dict[str, float]:
     """All figures; rates in images per second, memory in MiB."""
     if options.data:
-        results = rates("data", options.data, options.repeats)
+        results = rates("data", options.data, options.repeats, scratch)
     else:
-        results = rates("plain_384x256", generate(scratch / "plain", options.images, (384, 256)), options.repeats)
-        results |= rates("large_1600x1200", generate(scratch / "large", options.images // 10, (1600, 1200)), options.repeats)
+        results = rates("plain_384x256", generate(scratch / "plain", options.images, (384, 256)), options.repeats, scratch)
+        results |= rates("large_1600x1200", generate(scratch / "large", options.images // 10, (1600, 1200)), options.repeats, scratch)
     if options.many:
         few, many = (peak_memory(generate(scratch / str(count), count, (96, 64))) for count in (FEW, options.many))
         results |= {f"peak_mib_{FEW}": few, f"peak_mib_{options.many}": many, "peak_growth": many / few}
@@ -75,22 +73,25 @@ def generate(root: Path, count: int, size: tuple[int, int]) -> Path:
     return root
 
 
-def rates(name: str, data: Path, repeats: int) -> dict[str, float]:
-    """Images per second of both sides, and their ratio."""
+def rates(name: str, data: Path, repeats: int, scratch: Path) -> dict[str, float]:
+    """Images per second of both sides, their ratio, and the ratio of their CPU times, which a busy machine leaves alone."""
     paths = sorted(path for path in data.rglob("*.jpg"))
-    run_ingest(data)
-    bare, full = float("inf"), float("inf")
-    for _ in range(repeats):
-        bare = min(bare, seconds(lambda: decode_all(paths)))
-        full = min(full, seconds(lambda: run_ingest(data)))
-    return {f"{name}_bare_per_s": len(paths) / bare, f"{name}_ingest_per_s": len(paths) / full, f"{name}_ratio": bare / full}
+    run_ingest(data, scratch)
+    turns = [(seconds(lambda: decode_all(paths)), seconds(lambda: run_ingest(data, scratch))) for _ in range(repeats)]
+    (bare, bare_cpu), (full, full_cpu) = (tuple(min(turn[side][kind] for turn in turns) for kind in (0, 1)) for side in (0, 1))
+    return {
+        f"{name}_bare_per_s": len(paths) / bare,
+        f"{name}_ingest_per_s": len(paths) / full,
+        f"{name}_ratio": bare / full,
+        f"{name}_cpu_ratio": bare_cpu / full_cpu,
+    }
 
 
-def seconds(action: Callable[[], None]) -> float:
-    """Wall-clock time of one call."""
-    began = time.perf_counter()
+def seconds(action: Callable[[], None]) -> tuple[float, float]:
+    """Wall-clock and CPU time of one call."""
+    began, cpu = time.perf_counter(), time.process_time()
     action()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - cpu
 
 
 def decode_all(paths: list[Path]) -> None:
@@ -105,20 +106,26 @@ def decode_all(paths: list[Path]) -> None:
             pass
 
 
-def run_ingest(data: Path) -> None:
-    """The whole step into a throw-away folder with a store of its own, so that nothing comes from a cache."""
-    with (
-        tempfile.TemporaryDirectory() as work,
-        redirect_stdout(io.StringIO()),
-        open_step("ingest", store=f"{work}/store", run_id="benchmark") as record,
-    ):
-        ingest_data(record, data=str(data), settings="{}", output=Path(work) / "examples")
+def run_ingest(data: Path, work: Path) -> None:
+    """The whole step into a new folder with a store of its own, so that nothing comes from a cache."""
+    target = Path(tempfile.mkdtemp(dir=work))
+    with redirect_stdout(io.StringIO()), open_step("ingest", store=str(target / "store"), run_id="benchmark") as record:
+        ingest_data(record, data=str(data), settings="{}", output=target / "examples")
 
 
 def peak_memory(data: Path) -> float:
     """Peak resident memory in MiB of a process that ingests `data`."""
     done = subprocess.run([sys.executable, __file__, "--peak-of", str(data)], check=True, capture_output=True, text=True)
     return float(done.stdout)
+
+
+def own_peak() -> float:
+    """Peak resident memory of this process in MiB. Linux; getrusage would count the parent's memory before exec too.
+
+    https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def table(results: dict[str, float]) -> str:

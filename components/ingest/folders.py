@@ -33,6 +33,7 @@ def folder_source(tree: Tree, limit: int, root: str = "", span: str = "") -> Sou
         fingerprint=tree.fingerprint(),
         classes=sorted(set(classes.values())),
         total=len(labelled),
+        remote=tree.remote,
         spans=[span] if span else [],
         problems=_strays(files, labelled) + _unreadable(tree, root),
     )

@@ -18,7 +18,7 @@ _FLAT = 2.0
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _NOISE = 16.0
 _CONTRAST, _LIGHT = 0.45, 72.0
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 
 Indices = NDArray[np.int64]
 Pairs = NDArray[np.int64]
@@ -73,7 +73,7 @@ def near_pairs(looks: Looks, distance: int) -> Pairs:
     forest = _Forest(len(looks))
     if len(looks) > 1 and distance >= 0:
         bits = np.ascontiguousarray(looks[:, :_HASH])
-        words, bands, cells = bits.view(np.uint64), bits.view(np.uint16), _shape_and_light(looks)
+        words, bands, cells = bits.view(np.uint64), bits.view(np.uint16), looks[:, _HASH:]
         flips = [0] if distance < _BANDS else [0, *(1 << bit for bit in range(16))]
         for band in np.ascontiguousarray(bands.T):
             for pairs in _matches(band, flips, forest):
@@ -108,7 +108,7 @@ class _Forest:
 
 
 def _matches(band: NDArray[np.uint16], flips: Iterable[int], forest: _Forest) -> Iterator[Pairs]:
-    """Pairs i < j with band[i] == band[j] ^ flip for any of the flips, about a million at a time, so that memory stays bounded.
+    """Pairs i < j with band[i] == band[j] ^ flip for any of the flips, some ten thousand at a time, so that memory stays bounded.
 
     Values that only members of i's own set have are passed over.
     """
@@ -148,19 +148,18 @@ def _spread(rows: Indices, starts: Indices, counts: Indices, order: Indices) -> 
         first = last
 
 
-def _shape_and_light(looks: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _shape_and_light(cells: Looks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cells about their mean [N, 16, 3], and that mean [N, 3]."""
-    cells = looks[:, _HASH:].reshape(len(looks), -1, 3).astype(np.float32)
-    light = cells.mean(1)
-    return cells - light[:, None], light
+    colours = cells.reshape(-1, _CELLS * _CELLS, 3).astype(np.float32)
+    light = colours.mean(1)
+    return colours - light[:, None], light
 
 
-def _close(pairs: Pairs, words: NDArray[np.uint64], cells: tuple[NDArray[np.float32], NDArray[np.float32]], distance: int) -> Pairs:
+def _close(pairs: Pairs, words: NDArray[np.uint64], cells: Looks, distance: int) -> Pairs:
     near = np.bitwise_count(words[pairs[:, 0]] ^ words[pairs[:, 1]]).sum(-1, dtype=np.int64) <= distance
     pairs = pairs[near]
-    left, right = pairs[:, 0], pairs[:, 1]
-    shape, light = cells
-    apart = np.abs(shape[left] - shape[right]).mean((1, 2))
-    contrast = (np.abs(shape[left]).mean((1, 2)) + np.abs(shape[right]).mean((1, 2))) / 2
-    alike = (apart <= _CONTRAST * contrast + 1) & (np.abs(light[left] - light[right]).max(-1, initial=0) <= _LIGHT)
+    (left, left_light), (right, right_light) = (_shape_and_light(cells[pairs[:, side]]) for side in (0, 1))
+    apart = np.abs(left - right).mean((1, 2))
+    contrast = (np.abs(left).mean((1, 2)) + np.abs(right).mean((1, 2))) / 2
+    alike = (apart <= _CONTRAST * contrast + 1) & (np.abs(left_light - right_light).max(-1, initial=0) <= _LIGHT)
     return pairs[alike]

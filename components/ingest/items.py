@@ -68,3 +68,5 @@ class Source:
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     drawn: bool = False
+    remote: bool = False
+    """Whether reading an item means waiting for a network, which more threads than cores can do."""

@@ -3,10 +3,11 @@
 import os
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from typing import BinaryIO
 
 from components.core.examples import Split
@@ -16,7 +17,8 @@ from components.ingest.picture import Picture, Rejected, plain_picture
 from components.ingest.settings import IngestSettings
 
 Say = Callable[[str], None]
-_EVERY, _BATCH = 500, 256
+_EVERY, _BATCH, _HANDED = 500, 256, 8
+_CONNECTIONS = 32
 
 
 @dataclass(slots=True)
@@ -91,7 +93,7 @@ def scan_source(source: Source, settings: IngestSettings, spool: Spool, say: Say
     """Read every item once. Bad items become problems with their policy's action; nothing raises because of an image."""
     result = Scan()
     keys: Counter[str] = Counter()
-    for item, outcome in _parallel(source.items, settings):
+    for item, outcome in _parallel(source, settings):
         keys[item.key] += 1
         key = item.key if keys[item.key] == 1 else f"{item.key}#{keys[item.key]}"
         _take(result, item, key, outcome, spool, settings)
@@ -107,21 +109,24 @@ def scan_source(source: Source, settings: IngestSettings, spool: Spool, say: Say
 Outcome = tuple[Picture, bytes] | Rejected
 
 
-def _parallel(items: Iterable[Item], settings: IngestSettings) -> Iterator[tuple[Item, Outcome]]:
+def _parallel(source: Source, settings: IngestSettings) -> Iterator[tuple[Item, Outcome]]:
     """Outcomes in the order of the items; a bounded number is under way, so that memory doesn't grow with the data."""
-    workers = settings.workers or os.cpu_count() or 1
-    waiting: deque[tuple[Item, Future[Outcome]]] = deque()
+    workers = settings.workers or (_CONNECTIONS if source.remote else os.cpu_count() or 1)
+    items, waiting = iter(source.items), deque[Future[list[tuple[Item, Outcome]]]]()
     with warnings.catch_warnings(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         # Pillow warns about what becomes a named problem here.
         warnings.filterwarnings("ignore", module="PIL")
-        for item in items:
-            waiting.append((item, pool.submit(_open, item, settings)))
-            if len(waiting) >= 4 * workers:
-                first, future = waiting.popleft()
-                yield first, future.result()
+        # One by one, handing over would cost as much as decoding a small picture.
+        while batch := list(islice(items, _HANDED)):
+            waiting.append(pool.submit(_open_batch, batch, settings))
+            if len(waiting) > 2 * workers:
+                yield from waiting.popleft().result()
         while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+            yield from waiting.popleft().result()
+
+
+def _open_batch(items: list[Item], settings: IngestSettings) -> list[tuple[Item, Outcome]]:
+    return [(item, _open(item, settings)) for item in items]
 
 
 def _open(item: Item, settings: IngestSettings) -> Outcome:

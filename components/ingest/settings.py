@@ -61,7 +61,11 @@ class IngestSettings(Section):
         description="Pictures of like colour whose 256-bit perceptual hashes differ in at most so many bits are near-duplicates; -1: off.",
     )
     examples_per_shard: int = Field(default=512, ge=1, description="How many examples a TFRecord file holds at most.")
-    workers: int = Field(default=0, ge=0, description="Threads that decode; 0 = one per core. Changes the speed, never the result.")
+    workers: int = Field(
+        default=0,
+        ge=0,
+        description="Threads that read and decode; 0 = one per core, more for buckets and URLs. Changes the speed, never the result.",
+    )
     sha256: str = Field(default="", pattern="^([0-9a-fA-F]{64})?$", description="Expected SHA-256 of the file at a URL; empty = unchecked.")
     spans: str = Field(
         default="latest",

@@ -54,6 +54,7 @@ def table_source(table: Path, address: str, settings: IngestSettings, web: Web) 
         slice_columns=columns,
         spans=spans,
         problems=survey.problems,
+        remote=not survey.local,
     )
 
 

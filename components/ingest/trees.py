@@ -3,9 +3,11 @@
 import os
 import stat
 from abc import ABC, abstractmethod
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from components.core.digest import canonical_json
 from components.core.errors import DataError, DualError
 from components.core.stores import Store
 from components.ingest.items import TooLargeError, UnreadableError
@@ -17,6 +19,7 @@ class Tree(ABC):
     """Read-only files below `uri`; hidden and operating-system files are not there."""
 
     uri: str
+    remote = False
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -79,12 +82,17 @@ class LocalTree(Tree):
         return read_local(self.root / name, limit)
 
     def fingerprint(self) -> object:
-        """Name, size and modification time of every file."""
-        return [[spell(name), *_size_and_time(self.root / name)] for name in self._names]
+        """Digest of name, size and modification time of every file."""
+        digest = sha256()
+        for name in self._names:
+            digest.update(canonical_json([spell(name), *_size_and_time(self.root / name)]))
+        return digest.hexdigest()
 
 
 class StoreTree(Tree):
     """A prefix of a bucket. Listings carry no digests, so results that depend on it are not cached."""
+
+    remote = True
 
     def __init__(self, store: Store) -> None:
         """List the store once; `DataError` if that fails or there is nothing."""
