@@ -55,6 +55,5 @@ def print_summary(outcome: Any, store: str, console: Any) -> None:
         if text:
             console.print(f"  {name:<8} {text}", markup=False, highlight=False, soft_wrap=True)
     if outcome.release:
-        console.print(
-            f"  next     dual serve --store {store}   |   dual predict --store {store} --model layered IMAGE", markup=False, highlight=False
-        )
+        console.print(f"  next     dual serve --store {store}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"           dual predict --store {store} --model layered IMAGE", markup=False, highlight=False, soft_wrap=True)
