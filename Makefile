@@ -27,11 +27,12 @@ format: $(STAMP) ## Sort imports and format
 	@.venv/bin/ruff check --fix --select I .
 	@.venv/bin/ruff format .
 
-bench: $(STAMP) ## Run every benchmark; each prints its table and says whether the target was met
-	@failed=0; for file in benchmarks/[a-z]*.py; do \
-	  name=$$(basename $$file .py); printf '\n== %s ==\n' "$$name"; \
-	  $(PYTHON_IN) -m benchmarks.$$name || failed=1; \
-	done; exit $$failed
+bench: $(STAMP) ## Run the benchmarks; DATA=folder and WEIGHTS=file.h5 add training and int8 on photographs
+	@failed=0; run() { printf '\n== %s ==\n' "$$1"; $(PYTHON_IN) -m benchmarks."$$@" || failed=1; }; \
+	run ingest; run serving; \
+	if [ -n "$(DATA)" ] && [ -n "$(WEIGHTS)" ]; then \
+	  run training --data "$(DATA)" --weights "$(WEIGHTS)"; run int8 --data "$(DATA)" --weights "$(WEIGHTS)"; \
+	else echo "training and int8 left out: they need make bench DATA=folder WEIGHTS=file.h5"; fi; exit $$failed
 
 docs: $(STAMP) ## Write the generated parts of docs/
 	@$(PYTHON_IN) -m pipelines.docs

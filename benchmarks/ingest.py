@@ -1,6 +1,6 @@
 """How fast and how lean ingest is: its rate against a bare parallel decode loop, and its peak memory for few and many images.
 
-    python benchmarks/ingest.py [--data DIR] [--images 1000] [--many 20000] [--repeats 3] [--json]
+    python benchmarks/ingest.py [--data DIR] [--images 1000] [--many 20000] [--repeats 3] [--json FILE]
 
 Both sides of the rate decode the same files with the same number of threads, taking turns in one process; the best of the repeats
 counts. The bare loop opens and decodes, nothing else; ingest also hashes, looks for duplicates, splits, scales, and writes shards.
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=FEW, help="generated images for the rate")
     parser.add_argument("--many", type=int, default=20 * FEW, help="the larger number of images for the memory; 0 = leave it out")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -45,7 +45,9 @@ def main() -> None:
             print(own_peak())
             return
         results = measure(options, Path(scratch))
-    print(json.dumps(results) if options.json else table(results))
+    print(table(results))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))
 
 
 def measure(options: argparse.Namespace, scratch: Path) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The local server against direct calls of the same SavedModel, on one machine: p50, p99 and throughput.
 
-    python -m benchmarks.serving [--saved-model DIR] [--images DIR] [--json]
+    python -m benchmarks.serving [--saved-model DIR] [--images DIR] [--json FILE]
 
 Server, direct calls and client are three processes; everything stays on the loopback. Clients wait for each answer before they ask
 again, so 8 clients have at most 8 images in flight: the direct calls that they are compared with are batches of 8. Without
@@ -42,7 +42,9 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="dual-bench-") as folder:
         result = _measure(options, Path(folder))
-    print(json.dumps(result, indent=1) if options.json else _table(result))
+    print(_table(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
     return 0 if result["met"] else 1
 
 
@@ -264,7 +266,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--saved-model", type=Path, help="a SavedModel with the signature image_bytes → probabilities")
     parser.add_argument("--images", type=Path, help="a folder with JPEG or PNG images to send; default: drawn ones of 320×240")
     parser.add_argument("--requests", type=int, default=400, help="requests of each measurement")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--direct", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
