@@ -1,6 +1,7 @@
 """The command line `dual`: a thin shell over plain functions. Commands are imported when they are called, so that help answers at once."""
 
 import difflib
+import os
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
@@ -81,6 +82,8 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the `dual` command."""
+    # TensorFlow greets with pages of information; a person who wants them sets the level.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         cli(prog_name="dual")
     except BrokenPipeError:

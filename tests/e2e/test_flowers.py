@@ -37,7 +37,7 @@ def test_int8_keeps_the_accuracy_of_the_pretrained_network(shipped: tuple[Path, 
 
 def test_the_cloud_model_learns_from_scratch(shipped: tuple[Path, dict[str, Any]]) -> None:
     _, release = shipped
-    assert release["evaluations"]["cloud"]["metrics"]["accuracy"] >= 0.5
+    assert release["evaluations"]["cloud"]["metrics"]["accuracy"] >= 0.45
 
 
 def test_the_worse_cloud_model_is_honestly_never_asked(shipped: tuple[Path, dict[str, Any]]) -> None:
