@@ -107,9 +107,27 @@ def _ended_with_us(child: "subprocess.Popen[str]") -> Iterator[None]:
         yield
     finally:
         if child.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGTERM)
+            _signal_group(child.pid, signal.SIGTERM)
             child.wait()
+            _await_group(child.pid, seconds=30.0)
+
+
+def _await_group(group: int, seconds: float) -> None:
+    """Wait until every process of the group is gone; those that don't end in time are killed."""
+    deadline = time.monotonic() + seconds
+    while _signal_group(group, 0):
+        if time.monotonic() > deadline:
+            _signal_group(group, signal.SIGKILL)
+            return
+        time.sleep(0.05)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _follow(lines: IO[str], log: IO[str], progress: Progress) -> None:

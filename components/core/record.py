@@ -6,7 +6,9 @@ inspected from them. A record is written when the step starts, and again when it
 
 import html
 import json
+import signal
 import sys
+import threading
 import time
 import traceback
 from base64 import b64encode
@@ -15,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, Field
 
@@ -150,9 +152,10 @@ def open_step(step: str, *, store: str, run_id: str, view: str = "") -> Iterator
     book = StepRecord(open_store(store), run_id, step, record)
     book.write()
     began = time.monotonic()
-    book.say("started")
     try:
-        yield book
+        with _ending_in_order():
+            book.say("started")
+            yield book
         book.record.status = "succeeded"
     except BaseException as error:
         book.record.status = "failed"
@@ -166,6 +169,23 @@ def open_step(step: str, *, store: str, run_id: str, view: str = "") -> Iterator
         if view:
             Path(view).parent.mkdir(parents=True, exist_ok=True)
             Path(view).write_text(book.html())
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Turn SIGTERM (an interrupted run, a deleted pod) into an exception: servers are stopped, the record says what happened."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def record_name(run_id: str, *parts: str) -> str:

@@ -1,6 +1,8 @@
 """The report tells a run's story from its records alone."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,21 @@ def test_warnings_stand_on_top(store: str) -> None:
         record.warn("ImageNet weights were not to be had: trained from scratch")
     page = render(open_store(store), "r1")
     assert page.index("trained from scratch") < page.index('<section id="train_mobile">')
+
+
+def test_a_terminated_step_ends_in_order_and_says_so(store: str) -> None:
+    code = (
+        "import sys, time\n"
+        "from components.core.record import open_step\n"
+        "with open_step('validate_infra', store=sys.argv[1], run_id='r1'):\n"
+        "    try: time.sleep(60)\n"
+        "    finally: print('cleaned up', flush=True)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, store], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert "started" in child.stdout.readline()
+    child.terminate()
+    assert "cleaned up" in child.stdout.read()
+    assert child.wait(timeout=20) == 143
+    record = read_records(open_store(store), "r1")["validate_infra"]
+    assert (record.status, record.error) == ("failed", "SystemExit: 143")
