@@ -116,12 +116,12 @@ def test_a_terminated_step_ends_in_order_and_says_so(store: str) -> None:
         "import sys, time\n"
         "from components.core.record import open_step\n"
         "with open_step('validate_infra', store=sys.argv[1], run_id='r1'):\n"
-        "    try: time.sleep(60)\n"
+        "    try: print('ready', flush=True); time.sleep(60)\n"
         "    finally: print('cleaned up', flush=True)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code, store], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
-    assert "started" in child.stdout.readline()
+    assert [child.stdout.readline().strip() for _ in range(2)] == ["validate_infra: started", "ready"]
     child.terminate()
     assert "cleaned up" in child.stdout.read()
     assert child.wait(timeout=20) == 143
