@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.flowers
+pytestmark = [pytest.mark.flowers, pytest.mark.timeout(1800)]
 WEIGHTS = "weights/mobilenet_v3_small_224_1.0_float_no_top_from_tflite.weights.h5"
 
 

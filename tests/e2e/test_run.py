@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DUAL = [sys.executable, "-m", "pipelines.cli"]
 # Small networks on few small pictures: this tier tests the flow, not what the models reach.
