@@ -54,28 +54,36 @@ def open_bench(folder: Path, name: str, labels: list[str], float_model: bytes, p
 def climb(record: StepRecord, bench: Bench, rungs: Mapping[RungName, Candidates]) -> tuple[Rung, list[Rung]]:
     """Try the settings' rungs in their order; the one to ship, and all that were tried.
 
-    The first that meets the gate is taken; if none does, the most accurate usable one, full int8 before others. Raises
-    `DataError` if not one usable model came out.
+    The first that meets the gate and loses no more than `enough_drop` is taken. If none does, the most accurate that meets the gate;
+    if none does that, the most accurate usable one; full int8 goes before others. Raises `DataError` if no usable model came out.
     """
     tried: list[Rung] = []
     for name in bench.settings.rungs:
-        met = next((rung for rung in tried if rung.verdict.blessed), None)
-        if name == "dynamic_range" and not (bench.settings.allow_dynamic_range or bench.settings.measure_all):
-            continue
-        if met and not bench.settings.measure_all:
-            break
-        tried.append(_try(bench, name, rungs[name]))
-        record.say(_line(tried[-1]))
-    return _choose(tried, bench.folder), tried
+        if _is_wanted(name, tried, bench.settings):
+            tried.append(_try(bench, name, rungs[name]))
+            record.say(_line(tried[-1]))
+    return _choose(tried, bench.settings, bench.folder), tried
 
 
-def _choose(tried: list[Rung], folder: Path) -> Rung:
+def _is_wanted(name: RungName, tried: list[Rung], settings: QuantizeSettings) -> bool:
+    if settings.measure_all:
+        return True
+    if name == "dynamic_range":
+        return settings.allow_dynamic_range and not any(rung.verdict.blessed for rung in tried)
+    return not any(_is_enough(rung, settings) for rung in tried)
+
+
+def _is_enough(rung: Rung, settings: QuantizeSettings) -> bool:
+    return rung.verdict.blessed and round(rung.drop, 9) <= settings.enough_drop
+
+
+def _choose(tried: list[Rung], settings: QuantizeSettings, folder: Path) -> Rung:
     usable = [rung for rung in tried if not rung.failed]
     if not usable:
         why = "; ".join(f"{rung.rung}: {rung.failed}" for rung in tried) or "dynamic_range is the only rung and not allowed"
         raise DataError(f"no method made a usable model ({why})", where=str(folder), fix="Change quantize_mobile.rungs, or train again")
-    met = [rung for rung in usable if rung.verdict.blessed]
-    return met[0] if met else max(usable, key=lambda rung: (rung.full_int8, rung.accuracy))
+    enough = [rung for rung in usable if _is_enough(rung, settings) and rung.full_int8]
+    return enough[0] if enough else max(usable, key=lambda rung: (rung.verdict.blessed, rung.full_int8, rung.accuracy))
 
 
 def _try(bench: Bench, name: RungName, candidates: Candidates) -> Rung:

@@ -35,11 +35,17 @@ class QuantizeSettings(Section):
     rungs: list[RungName] = Field(
         default=["ptq", "clipped", "qat", "dynamic_range"],
         min_length=1,
-        description="Methods in the order in which they are tried; the first that meets the gate is taken.",
+        description="Methods in the order in which they are tried, cheapest first.",
     )
-    measure_all: bool = Field(default=False, description="Try every rung, also after one has met the gate.")
+    measure_all: bool = Field(default=False, description="Try every rung, also after one was good enough.")
     max_drop: float = Field(
-        default=0.02, ge=0, le=1, description="Gate: most accuracy that int8 may lose against float on the validation split."
+        default=0.03, ge=0, le=1, description="Gate: most accuracy that int8 may lose against float on the validation split."
+    )
+    enough_drop: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="A rung that meets the gate and loses at most this is taken at once; above it, dearer ones are tried.",
     )
     min_accuracy: float = Field(default=0.0, ge=0, le=1, description="Gate: least accuracy of the quantized model on the validation split.")
     max_megabytes: float = Field(default=20.0, gt=0, description="Gate: largest .tflite.")

@@ -13,7 +13,7 @@ from components.core.gate import Verdict
 from components.core.record import open_step, read_records
 from components.core.stores import open_store
 from components.quantize_mobile.interpreter import Classifier
-from components.quantize_mobile.ladder import _choose, judge_rung
+from components.quantize_mobile.ladder import _choose, _is_wanted, judge_rung
 from components.quantize_mobile.measure import accuracy, agreement, paired_drop
 from components.quantize_mobile.quantization import Rung, read_quantization
 from components.quantize_mobile.quantize import quantize_mobile_model
@@ -55,8 +55,8 @@ def test_agreement_and_accuracy_count_the_most_probable_class() -> None:
     ("changed", "settings", "text"),
     [
         ({}, {}, ""),
-        ({"drop": 0.02}, {}, ""),
-        ({"drop": 0.024}, {}, "int8_drop 0.024 (must be <= 0.02)"),
+        ({"drop": 0.03}, {}, ""),
+        ({"drop": 0.034}, {}, "int8_drop 0.034 (must be <= 0.03)"),
         ({"drop": -0.03}, {}, ""),
         ({"accuracy": 0.7}, {"min_accuracy": 0.8}, "int8_accuracy 0.7 (must be >= 0.8)"),
         ({"size_bytes": 25_000_000}, {}, "megabytes 25 MB (must be <= 20 MB)"),
@@ -78,14 +78,36 @@ def test_dynamic_range_is_blessed_only_when_allowed_and_says_what_it_is() -> Non
     assert any("NOT full int8" in reason.text and "allowed" in reason.text for reason in allowed.reasons)
 
 
-def test_first_blessed_rung_is_chosen_else_the_best_int8_one(tmp_path: Path) -> None:
+def test_cheapest_good_enough_rung_is_chosen_else_the_best_that_meets_the_gate(tmp_path: Path) -> None:
     yes, no = Verdict(step="q", blessed=True), Verdict(step="q", blessed=False)
-    poor, good, better = rung("ptq", verdict=no, accuracy=0.7), rung("clipped", verdict=yes, accuracy=0.85), rung("qat", verdict=yes)
-    assert _choose([poor, good, better], tmp_path).rung == "clipped"
-    fallback = rung("dynamic_range", verdict=no, full_int8=False, accuracy=0.95)
-    assert _choose([poor, rung("clipped", verdict=no, accuracy=0.8), fallback], tmp_path).rung == "clipped"
+
+    def chosen(*tried: Rung) -> str:
+        return _choose(list(tried), QuantizeSettings(enough_drop=0.01), tmp_path).rung
+
+    poor = rung("ptq", verdict=no, accuracy=0.7, drop=0.2)
+    passing = rung("clipped", verdict=yes, accuracy=0.88, drop=0.02)
+    assert chosen(poor, rung("clipped", verdict=yes, accuracy=0.89), rung("qat", verdict=yes, accuracy=0.9, drop=0.0)) == "clipped"
+    assert chosen(poor, passing, rung("qat", verdict=yes, accuracy=0.885, drop=0.015)) == "qat"
+    assert chosen(poor, passing, rung("qat", verdict=yes, accuracy=0.87, drop=0.03)) == "clipped"
+    fallback = rung("dynamic_range", verdict=yes, full_int8=False, accuracy=0.95, drop=-0.01)
+    assert chosen(poor, passing, fallback) == "clipped"
+    assert chosen(poor, fallback) == "dynamic_range"
+    assert chosen(poor, rung("clipped", verdict=no, accuracy=0.8, drop=0.1)) == "clipped"
     with pytest.raises(DataError, match="no method made a usable model"):
-        _choose([rung(failed="refused", verdict=no)], tmp_path)
+        chosen(rung(failed="refused", verdict=no))
+
+
+def test_dearer_rungs_are_tried_until_one_is_good_enough() -> None:
+    yes, no, settings = Verdict(step="q", blessed=True), Verdict(step="q", blessed=False), QuantizeSettings(enough_drop=0.01)
+    passing, enough = rung(verdict=yes, drop=0.02), rung(verdict=yes, drop=0.01)
+    assert _is_wanted("qat", [rung(verdict=no)], settings)
+    assert _is_wanted("qat", [passing], settings)
+    assert not _is_wanted("qat", [enough], settings)
+    assert _is_wanted("qat", [enough], QuantizeSettings(measure_all=True))
+    allowed = QuantizeSettings(allow_dynamic_range=True)
+    assert not _is_wanted("dynamic_range", [], settings)
+    assert _is_wanted("dynamic_range", [rung(verdict=no)], allowed)
+    assert not _is_wanted("dynamic_range", [passing], allowed), "no float model where an int8 one meets the gate"
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +142,7 @@ def quantize(trained: Path, examples: Path, folder: Path, **settings: Any) -> An
 
 
 def test_step_measures_every_rung_and_writes_the_contract(trained: Path, tiny_examples: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"measure_all": True, "max_drop": 0.3, "calibration_sizes": [6, 12]}
+    settings: dict[str, Any] = {"measure_all": True, "max_drop": 0.3, "enough_drop": 0.3, "calibration_sizes": [6, 12]}
     record = quantize(trained, tiny_examples, tmp_path, **settings, qat={"epochs": 1, "batch_size": 8}, ranges={"images": 24})
     result = read_quantization(tmp_path / "quantized")
     assert [tried.rung for tried in result.rungs] == ["ptq", "clipped", "qat", "dynamic_range"]
@@ -140,7 +162,7 @@ def test_step_measures_every_rung_and_writes_the_contract(trained: Path, tiny_ex
 
 
 def test_ladder_stops_at_the_first_rung_that_meets_the_gate_and_is_cached(trained: Path, tiny_examples: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"max_drop": 1.0, "calibration_sizes": [6]}
+    settings: dict[str, Any] = {"max_drop": 1.0, "enough_drop": 1.0, "calibration_sizes": [6]}
     assert not quantize(trained, tiny_examples, tmp_path, **settings).cached
     first = read_quantization(tmp_path / "quantized")
     assert [tried.rung for tried in first.rungs] == ["ptq"]
