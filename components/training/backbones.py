@@ -23,6 +23,7 @@ FEATURES = "features"
 PROBABILITIES = "probabilities"
 """Name of the dense softmax layer."""
 _MINIMALISTIC = "Minimalistic"
+_MOST_CONSTANTS = 100_000_000
 
 
 def build_network(
@@ -50,6 +51,22 @@ def inference(network: keras.Model) -> Callable[[Any], Any]:
     """`network` in inference mode, float32 [N, H, W, 3] → its output, as one graph for every N (a graph per N costs seconds each)."""
     shape = network.input_shape
     return tf.function(lambda pixels: network(pixels, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)])
+
+
+def frozen_inference(network: keras.Model) -> Callable[[Any], Any]:
+    """As `inference`, with the weights of this moment as constants.
+
+    TensorFlow then folds batch normalisations into the convolutions: a quarter less CPU time (MobileNetV3-Small). A graph can't hold
+    2 GB, so very large networks keep their variables.
+    """
+    if network.count_params() > _MOST_CONSTANTS:
+        return inference(network)
+    learnt = [variable.numpy() for variable in network.trainable_variables]
+    others = [variable.numpy() for variable in network.non_trainable_variables]
+    return tf.function(
+        lambda pixels: network.stateless_call(learnt, others, pixels, training=False)[0],
+        input_signature=[tf.TensorSpec(network.input_shape, tf.float32)],
+    )
 
 
 def freeze_batch_norm(network: keras.Model) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from components.training.backbones import inference
+from components.training.backbones import frozen_inference
 from components.training.head import Features
 from components.training.inputs import Inputs
 from components.training.settings import TrainSettings
@@ -55,5 +55,5 @@ def _forward(backbone: keras.Model) -> Callable[[Any], Any]:
     if backbone.distribute_strategy.num_replicas_in_sync > 1:
         run: Any = backbone.predict
         return lambda batches: run(batches.map(lambda pixels, _: pixels), verbose=0).astype(np.float32)
-    step = inference(backbone)
+    step = frozen_inference(backbone)
     return lambda batches: np.concatenate([np.asarray(step(pixels), np.float32) for pixels, _ in batches])

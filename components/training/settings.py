@@ -105,7 +105,7 @@ class TrainSettings(Section):
     mixed_precision: Literal["auto", "on", "off"] = Field(
         default="auto", description="16-bit arithmetic: `auto` uses it on GPUs that have it; `on` fails without one."
     )
-    feature_batch: int = Field(default=64, ge=1, le=4096, description="Images per forward pass of the frozen backbone.")
+    feature_batch: int = Field(default=32, ge=1, le=4096, description="Images per forward pass of the frozen backbone.")
     cache_megabytes: int = Field(
         default=2048, ge=0, description="Decoded pixels of a split up to this size stay in memory; more go to a file."
     )

@@ -42,6 +42,18 @@ def test_features_are_what_the_head_sees(network: Any) -> None:
     np.testing.assert_allclose(head.probabilities(features), network(pixels, training=False), atol=1e-5)
 
 
+def test_constant_weights_give_the_same_features(network: Any) -> None:
+    import numpy as np
+
+    from components.training.backbones import frozen_inference, inference
+
+    pixels = np.random.default_rng(1).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
+    frozen, wanted = frozen_inference(network), np.asarray(inference(network)(pixels))
+    np.testing.assert_allclose(frozen(pixels), wanted, atol=1e-5)
+    network.get_layer("probabilities").set_weights([np.zeros((576, 3)), np.array([5, 0, 0])])
+    np.testing.assert_allclose(frozen(pixels), wanted, atol=1e-5)
+
+
 def test_fine_tuning_leaves_batch_normalisation_and_lower_layers_alone(network: Any) -> None:
     from components.training.backbones import unfreeze
 
