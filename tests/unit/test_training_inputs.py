@@ -80,6 +80,20 @@ def test_mirroring_mirrors_about_half_of_the_images(train_split) -> None:
     assert 0.25 < np.mean(mirrored) < 0.75
 
 
+def test_recolouring_is_saturation_then_contrast_then_brightness() -> None:
+    from components.training.augment import _recolour
+
+    random = np.random.default_rng(1)
+    images = random.uniform(60, 190, (2, 5, 5, 3)).astype(np.float32)
+    draws = random.uniform(0, 1, (2, 8)).astype(np.float32)
+    settings = AugmentSettings(saturation=0.5, contrast=0.4, brightness=0.3)
+    s, c, b = ((1 + largest * (2 * draws[:, column] - 1))[:, None, None, None] for column, largest in ((4, 0.5), (5, 0.4), (6, 0.3)))
+    grey = (images @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+    saturated = grey + s * (images - grey)
+    mean = saturated.mean(axis=(1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(_recolour(images, draws, settings), b * (mean + c * (saturated - mean)), rtol=1e-4)
+
+
 def test_pixels_that_do_not_fit_in_memory_are_cached_in_a_file(train_split, tiny_examples: Path) -> None:
     from components.training.inputs import Inputs
 
