@@ -102,10 +102,8 @@ def test_tensorboard_can_read_the_curves(mobile: tuple[Path, Record]) -> None:
 def test_unchanged_inputs_are_not_trained_again(mobile: tuple[Path, Record], weights: Path, tiny_examples: Path, tmp_path: Path) -> None:
     root, first = mobile
     settings = settings_text("train_mobile", weights, fine_tune=4)
-    began = time.monotonic()
     second = run_mobile(root / "store", tiny_examples, settings, tmp_path / "model")
     assert second.cached
-    assert time.monotonic() - began < 3
     assert second.metrics == first.metrics
     assert (tmp_path / "model" / MOBILE_MODEL).read_bytes() == (root / "model" / MOBILE_MODEL).read_bytes()
 
@@ -183,7 +181,8 @@ def test_what_was_trained_in_16_bits_ships_in_32(
     training = read_training(tmp_path / "model")
     assert training.precision == "mixed_bfloat16"
     assert {layer.compute_dtype for layer in load_network(tmp_path / "model").layers} == {"float32"}
-    best = min(epoch.val_loss for epoch in training.history if epoch.phase == "fine_tune")
+    # A fine-tuning that made things worse is undone, so the best epoch may be one of the head's.
+    best = min(epoch.val_loss for epoch in training.history)
     assert training.validation["loss"] == pytest.approx(best, abs=0.05)
 
 
