@@ -314,7 +314,11 @@ def fetch_release(store: Store, release_id: str, folder: Path) -> Release:
 
 def stage_cloud(store: Store, release_id: str, model_dir: Path) -> int:
     """Put the release's SavedModel at `model_dir/<version>/` by a rename; returns the version. Repeats safely, several at once too."""
-    release = read_release(store, release_id)
+    return place_cloud(store, read_release(store, release_id), model_dir)
+
+
+def place_cloud(store: Store, release: Release, model_dir: Path) -> int:
+    """`stage_cloud` for a release.json that was read, and looked at, before."""
     _fetch(store, release.cloud_folder(), release.models.cloud.files, model_dir / str(release.version), {})
     return release.version
 
@@ -338,12 +342,13 @@ def _fetch(store: Store, prefix: str, files: Files, target: Path, extra: Mapping
 
 def _fetch_file(store: Store, name: str, entry: FileEntry, path: Path) -> None:
     # A copy, never a link: a file that somebody edits here must not change the release.
-    data = store.get(name).data
-    if (digest := sha256_bytes(data)) != entry.sha256:
-        fix = "The store is damaged: look with `dual release verify`, then run the pipeline again"
-        raise DataError(f"sha256 is {digest}, release.json says {entry.sha256}", where=f"{store.uri}/{name}", fix=fix)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    store.copy_file(name, path, limit=entry.size)
+    found = file_entry(path)
+    if found != entry:
+        fix = "The store is damaged: look with `dual release verify`, then run the pipeline again"
+        what = f"sha256 is {found.sha256} ({found.size} bytes), release.json says {entry.sha256} ({entry.size} bytes)"
+        raise DataError(what, where=f"{store.uri}/{name}", fix=fix)
 
 
 def _rename(staging: Path, target: Path) -> None:

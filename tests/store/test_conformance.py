@@ -134,6 +134,19 @@ def test_large_objects_keep_the_promises(store: Store) -> None:
         store.swap("large", large, generation)
 
 
+def test_a_copy_is_a_file_of_its_own_and_stops_at_its_limit(store: Store, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 20_000
+    store.put("releases/1/weights", content)
+    store.copy_file("releases/1/weights", tmp_path / "copy", limit=len(content))
+    assert (tmp_path / "copy").read_bytes() == content
+    (tmp_path / "copy").write_bytes(b"edited")
+    assert store.get("releases/1/weights").data == content
+    with pytest.raises(DataError, match="more than the 5119999 bytes"):
+        store.copy_file("releases/1/weights", tmp_path / "copy", limit=len(content) - 1)
+    with pytest.raises(MissingObjectError, match="no such object"):
+        store.copy_file("releases/1/other", tmp_path / "copy")
+
+
 def test_one_of_many_writers_makes_an_object(opener: Opener) -> None:
     won = in_parallel(lambda number: opener().put_if_absent("history/1.json", str(number).encode()), 8)
     assert won.count(True) == 1
@@ -194,6 +207,6 @@ def in_parallel(function: Callable[[int], Result], count: int) -> list[Result]:
 
 
 def test_addresses_that_are_no_store() -> None:
-    for address in ("http://example.org/x", "gs://", "s3:///prefix", "ftp://a/b"):
+    for address in ("http://", "https://example.org/x?token=1", "gs://", "s3:///prefix", "ftp://a/b"):
         with pytest.raises(UsageError, match="is not a store"):
             open_store(address)

@@ -1,13 +1,14 @@
 """From an address to the store that lies there."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from components.core.errors import UsageError
 from components.core.stores.base import Store
 
 
 def open_store(uri: str) -> Store:
-    """The store at a folder, `file://`, `gs://bucket/prefix` or `s3://bucket/prefix`.
+    """The store at a folder, `file://`, `gs://bucket/prefix`, `s3://bucket/prefix`, or (read-only) `http(s)://host/path`.
 
     Raises `UsageError` for any other address.
     """
@@ -25,4 +26,15 @@ def open_store(uri: str) -> Store:
         from components.core.stores.s3 import S3Store
 
         return S3Store(bucket, prefix.strip("/"))
-    raise UsageError(f"'{uri}' is not a store", where="--store", fix="Give a folder, gs://bucket/prefix or s3://bucket/prefix")
+    if scheme in {"http", "https"} and _is_base(uri):
+        from components.core.stores.http import HttpStore
+
+        return HttpStore(uri)
+    fix = "Give a folder, gs://bucket/prefix or s3://bucket/prefix (or, to read only, http(s)://host/path)"
+    raise UsageError(f"'{uri}' is not a store", where="--store", fix=fix)
+
+
+def _is_base(address: str) -> bool:
+    """Whether names can be put behind the address: it has a host, and neither query nor fragment."""
+    parts = urlsplit(address)
+    return bool(parts.hostname) and not parts.query and not parts.fragment

@@ -75,6 +75,16 @@ class Store(ABC):
         temporary.write_bytes(self.get(name).data)
         temporary.replace(path)
 
+    def copy_file(self, name: str, path: Path, limit: int | None = None) -> None:
+        """Write a copy of the object to `path`: never a link, and where the store allows piece by piece rather than through memory.
+
+        Raises `DataError` if the object is longer than `limit` bytes, at the latest when that many are written. A failure may leave a part.
+        """
+        data = self.get(name).data
+        if limit is not None and len(data) > limit:
+            raise too_large(f"{self.uri}/{name}", limit)
+        path.write_bytes(data)
+
     def put_tree(self, prefix: str, root: Path) -> None:
         """Write every file below `root` under `prefix/`, in sorted order."""
         for path in sorted(p for p in root.rglob("*") if p.is_file()):
@@ -92,6 +102,12 @@ def join(*parts: str) -> str:
     if any(piece in ("", ".", "..") for piece in name.split("/")) or "\\" in name or "\0" in name:
         raise DataError(f"'{name}' is not a name inside a store", fix="Names are relative paths without '..'")
     return name
+
+
+def too_large(where: str, limit: int) -> DataError:
+    """The error for an object that is longer than whoever reads it allows."""
+    fix = "It was changed, or is another object: look with `dual release verify`"
+    return DataError(f"has more than the {limit} bytes expected", where=where, fix=fix)
 
 
 def check_prefix(prefix: str) -> None:

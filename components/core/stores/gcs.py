@@ -6,11 +6,12 @@ https://cloud.google.com/storage/docs/request-preconditions
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from components.core.errors import DualError, MissingObjectError, StaleError
-from components.core.stores.base import Object, Store, check_prefix, join
+from components.core.stores.base import Object, Store, check_prefix, join, too_large
 
 _WRITER = "dual-writer"
 
@@ -67,6 +68,15 @@ class GcsStore(Store):
                 self._blob(name).delete()
         except MissingObjectError:
             return
+
+    def copy_file(self, name: str, path: Path, limit: int | None = None) -> None:
+        """Ask for the size, then download that generation in pieces."""
+        with self._asking(name):
+            blob = self._blob(name)
+            blob.reload()
+            if limit is not None and blob.size > limit:
+                raise too_large(f"{self.uri}/{name}", limit)
+            blob.download_to_filename(str(path))
 
     def _upload(self, name: str, data: bytes, generation: int) -> str:
         from google.api_core.exceptions import PreconditionFailed

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from components.core.digest import sha256_bytes
 from components.core.errors import DataError, DualError, MissingObjectError, StaleError
-from components.core.stores.base import Object, Store, check_prefix, join
+from components.core.stores.base import Object, Store, check_prefix, join, too_large
 
 _TEMPORARY = ".tmp"
 _LOCK = "lock"
@@ -105,6 +105,15 @@ class LocalStore(Store):
         temporary = path.with_name(f".{path.name}.part")
         _link_or_copy(source, temporary)
         temporary.replace(path)
+
+    def copy_file(self, name: str, path: Path, limit: int | None = None) -> None:
+        """Copy the bytes, by the kernel where it can."""
+        source = self._path(name)
+        if not source.is_file():
+            raise _missing(source)
+        if limit is not None and source.stat().st_size > limit:
+            raise too_large(str(source), limit)
+        shutil.copyfile(source, path)
 
     def _path(self, name: str) -> Path:
         if join(name).startswith(f"{_TEMPORARY}/"):
