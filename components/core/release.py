@@ -221,14 +221,17 @@ def read_release(store: Store, release_id: str) -> Release:
     found = store.find(name)
     if found is None:
         raise DataError(f"there is no release '{release_id}'", where=store.uri, fix="List the releases with: dual release list")
+    return parse_release(found.data, f"{store.uri}/{name}")
+
+
+def parse_release(data: bytes, where: str) -> Release:
+    """The release in the bytes of a release.json; `DataError` names the key that is wrong."""
     try:
-        return Release.model_validate_json(found.data)
+        return Release.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-        raise DataError(
-            what, where=f"{store.uri}/{name}", fix="The file was changed after it was written; run the pipeline again"
-        ) from None
+        raise DataError(what, where=where, fix="The file was changed after it was written; run the pipeline again") from None
 
 
 def read_baseline(store: Store) -> Release | None:

@@ -1,0 +1,127 @@
+"""From the store into the model folder: one immutable version that is there whole and verified, or not at all."""
+
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from components.core.digest import sha256_bytes
+from components.core.errors import DataError, DualError, UsageError
+from components.core.meter import Say
+from components.core.release import MANIFEST, Release, parse_release, place_cloud, release_folder, release_version
+from components.core.stores import Store, join, open_store
+from serving.fetch.order import Order
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often to try, and the first pause in seconds; each one is twice the one before."""
+
+    attempts: int = 4
+    first_wait: float = 2.0
+
+
+def stage(order: Order, say: Say, patience: Patience) -> Path:
+    """Put the cloud model at `<model_dir>/<version>/` and return that folder; one that is there already is kept.
+
+    What may be over at the next try (no network yet, no credentials yet, a service in trouble) is tried again. Raises `DataError` for a
+    missing, damaged or other release, `UsageError` for an address that is no store or a model folder that holds another version,
+    `DualError` for the rest.
+    """
+    store, began = open_store(order.store), time.monotonic()
+    say(f"release {order.release} from {store.uri}")
+    release = _patiently(lambda: read_verified(store, order), say, patience)
+    cloud, target = release.models.cloud, order.model_dir / str(release.version)
+    say(f"release.json is whole: version {release.version}, {len(cloud.files)} files, {cloud.size() / 1e6:.1f} MB")
+    with _disk(order.model_dir), _alone(order.model_dir, target.name):
+        if target.is_dir():
+            say(f"{target} is there already")
+            return target
+        _patiently(lambda: place_cloud(store, release, order.model_dir), say, patience)
+    say(f"{target} is staged, the sha256 of every file verified, after {time.monotonic() - began:.1f} s")
+    return target
+
+
+def read_verified(store: Store, order: Order) -> Release:
+    """The release of that id, whose content is what the id and the digest in the order say; else `DataError`."""
+    name = join(release_folder(order.release), MANIFEST)
+    where, found = f"{store.uri}/{name}", store.find(name)
+    if found is None:
+        fix = "Is the store mounted, or its address (ConfigMap classifier-store, key uri) another one than the rollout's?"
+        raise DataError(f"there is no release '{order.release}'", where=store.uri, fix=fix)
+    digest = sha256_bytes(found.data)
+    if order.sha256 and digest != order.sha256:
+        raise _changed(f"sha256 is {digest}, the rollout asked for {order.sha256}", where)
+    release = parse_release(found.data, where)
+    _require_content(release, order.release, where)
+    return release
+
+
+def _require_content(release: Release, asked: str, where: str) -> None:
+    version = release_version(asked)
+    facts = [
+        ("id", release.id, asked),
+        ("id of the content", release.content_id(), asked),
+        ("version", release.version, version),
+        ("models.cloud.path", release.models.cloud.path, f"cloud/{version}"),
+    ]
+    for key, found, expected in facts:
+        if found != expected:
+            raise _changed(f"{key} is {found}, expected {expected}", where)
+
+
+def _changed(what: str, where: str) -> DataError:
+    return DataError(
+        what, where=where, fix="It was changed after it was written: look with `dual release verify`, roll out another release"
+    )
+
+
+def _patiently(attempt: Callable[[], Result], say: Say, patience: Patience) -> Result:
+    failures = 0
+    while True:
+        try:
+            return attempt()
+        except DualError as error:
+            failures += 1
+            # The branches of the tree are about somebody's input: they stay as they are, however often one asks.
+            if type(error) is not DualError or failures >= patience.attempts:
+                raise
+            pause = patience.first_wait * 2 ** (failures - 1)
+            say(f"{error} Trying again in {pause:g} s")
+            time.sleep(pause)
+
+
+@contextmanager
+def _alone(model_dir: Path, version: str) -> Iterator[None]:
+    """The model folder for one fetcher, rid of what a killed one left; `UsageError` if it holds another version."""
+    model_dir.mkdir(parents=True, exist_ok=True)
+    handle = os.open(model_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        for leftover in model_dir.glob(f".{version}.*"):
+            shutil.rmtree(leftover)
+        # TF Serving would load the highest number, whatever this pod was made for.
+        if others := sorted(path.name for path in model_dir.iterdir() if path.name.isdigit() and path.name != version):
+            fix = "Give every pod an empty folder of its own (emptyDir): it serves one version"
+            raise UsageError(f"holds version {', '.join(others)} as well", where=str(model_dir), fix=fix)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _disk(model_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        fix = "Raise the volume's sizeLimit and the ephemeral-storage limits" if full else "Mount a folder that this user may write to"
+        raise DualError(f"can't be written ({error.strerror})", where=str(error.filename or model_dir), fix=fix) from None
