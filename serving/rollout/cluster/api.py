@@ -1,0 +1,252 @@
+"""The Kubernetes API as a rollout needs it: plain dictionaries, JSON patches that test what they assume, and patience.
+
+Every call may be repeated: reads change nothing, patches carry their own preconditions, and whoever creates or replaces compares
+first. So what may pass by itself (429, 5xx, a timeout, a lost connection) is tried again here until `patience` seconds are over.
+https://kubernetes.io/docs/reference/using-api/api-concepts/
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.core.errors import ConflictError, DualError, MissingObjectError, UsageError, missing_extra
+
+Json = dict[str, Any]
+
+_KINDS = {
+    "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",
+    "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
+    "Event": "/api/v1/namespaces/{namespace}/events",
+    "HTTPRoute": "/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/httproutes",
+    "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers",
+    "Pod": "/api/v1/namespaces/{namespace}/pods",
+    "Service": "/api/v1/namespaces/{namespace}/services",
+}
+_PATCH = "application/json-patch+json"
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+_LONGEST_PAUSE = 5.0
+_PAGE = 500
+
+
+class ClusterError(DualError):
+    """The cluster refuses, or can't be reached."""
+
+
+class ChangedError(ConflictError):
+    """A write's precondition does not hold any more: look again."""
+
+
+class Api:
+    """One namespace of one cluster. `calls` counts requests by verb, retries included."""
+
+    def __init__(self, client: Any, namespace: str, *, timeout: float = 10.0, patience: float = 60.0) -> None:
+        """Use a `kubernetes.client.ApiClient`; `timeout` is per request, `patience` per call with its retries, both in seconds."""
+        self.namespace = namespace
+        self.calls: dict[str, int] = dict.fromkeys(("GET", "POST", "PATCH", "PUT", "DELETE"), 0)
+        self._client, self._timeout, self._patience = client, timeout, patience
+
+    def get(self, kind: str, name: str) -> Json:
+        """The object; `MissingObjectError` if there is none."""
+        return self._json("GET", kind, name)
+
+    def find(self, kind: str, name: str) -> Json | None:
+        """The object, or None."""
+        try:
+            return self.get(kind, name)
+        except MissingObjectError:
+            return None
+
+    def list(self, kind: str, labels: str) -> Iterator[Json]:
+        """Every object with these labels, page by page."""
+        following = ""
+        while True:
+            query = [("labelSelector", labels), ("limit", str(_PAGE)), *([("continue", following)] if following else [])]
+            page = self._json("GET", kind, "", query=query)
+            yield from page.get("items", [])
+            following = page.get("metadata", {}).get("continue", "")
+            if not following:
+                return
+
+    def create(self, kind: str, body: Json) -> Json:
+        """Make an object; `ChangedError` if the name is taken."""
+        return self._json("POST", kind, "", body=body, named=body["metadata"].get("name", ""))
+
+    def patch(self, kind: str, name: str, operations: Sequence[Json]) -> Json:
+        """Apply a JSON patch (RFC 6902) as a whole; `ChangedError` if one of its tests fails, `MissingObjectError` without the object."""
+        return self._json("PATCH", kind, name, body=list(operations))
+
+    def replace(self, kind: str, body: Json) -> Json:
+        """Replace the object read under the body's resourceVersion; `ChangedError` if it changed since."""
+        return self._json("PUT", kind, body["metadata"]["name"], body=body)
+
+    def delete(self, kind: str, body: Json) -> None:
+        """Delete the object exactly as it was read; gone already is fine, `ChangedError` if it changed since."""
+        metadata = body["metadata"]
+        conditions = {"preconditions": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}}
+        try:
+            self._json("DELETE", kind, metadata["name"], body={**conditions, "propagationPolicy": "Background"})
+        except MissingObjectError:
+            return
+
+    def logs(self, pod: str, container: str, *, lines: int = 20, previous: bool = False) -> str:
+        """The end of a container's log; empty if there is none to be had."""
+        query = [("container", container), ("tailLines", str(lines)), ("previous", str(previous).lower())]
+        try:
+            return self._send("GET", "Pod", f"{pod}/log", query, None).decode(errors="replace")
+        except DualError:
+            return ""
+
+    def _json(self, verb: str, kind: str, name: str, *, query: Any = (), body: Any = None, named: str = "") -> Json:
+        return json.loads(self._patiently(verb, kind, name, list(query), body, named or name))
+
+    def _patiently(self, verb: str, kind: str, name: str, query: Any, body: Any, named: str) -> bytes:
+        deadline, pauses = time.monotonic() + self._patience, _pauses()
+        while True:
+            try:
+                return self._send(verb, kind, name, query, body)
+            except _Passing as trouble:
+                pause = trouble.retry_after or next(pauses)
+                if time.monotonic() + pause > deadline:
+                    what = f"the API server could not {verb} it for {self._patience:g} s: {trouble}"
+                    raise ClusterError(
+                        what, where=f"{kind} {self.namespace}/{named}", fix="Run again when the API server answers"
+                    ) from None
+                time.sleep(pause)
+            except _Refused as refusal:
+                raise self._explain(refusal, verb, f"{kind} {self.namespace}/{named}") from None
+
+    def _send(self, verb: str, kind: str, name: str, query: Any, body: Any) -> bytes:
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        path = _KINDS[kind].format(namespace=self.namespace) + (f"/{name}" if name else "")
+        headers = {"Accept": "application/json", "Content-Type": _PATCH if verb == "PATCH" else "application/json"}
+        self.calls[verb] += 1
+        try:
+            response = self._client.call_api(
+                path,
+                verb,
+                query_params=query,
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _return_http_data_only=True,
+                _request_timeout=(self._timeout, self._timeout),
+            )
+        except ApiException as error:
+            raise _outcome(error) from None
+        except (HTTPError, OSError) as error:
+            raise _Passing(f"{type(error).__name__}: {error}") from None
+        return response.data
+
+    def _explain(self, refusal: "_Refused", verb: str, where: str) -> DualError:
+        if refusal.status == 404:
+            return MissingObjectError(
+                "there is no such object", where=where, fix="Apply the manifests: kubectl apply -k manifests/overlays/…"
+            )
+        if refusal.status in (409, 412) or (
+            refusal.status == 422 and verb == "PATCH" and "the server rejected our request" in refusal.message
+        ):
+            return ChangedError("was changed by somebody else meanwhile", where=where, fix="Look again")
+        if refusal.status in (401, 403):
+            fix = "Give this identity the Role classifier-rollout of manifests/base, or use another kubeconfig context"
+            return ClusterError(f"not allowed to {verb} it: {refusal.message}", where=where, fix=fix)
+        return ClusterError(
+            f"the API server refused to {verb} it ({refusal.status}): {refusal.message}", where=where, fix="Correct that field"
+        )
+
+
+class _Passing(Exception):
+    """What may be over at the next try."""
+
+    def __init__(self, text: str, retry_after: float = 0.0) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class _Refused(Exception):
+    """An answer that will stay the same."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+def _outcome(error: Any) -> Exception:
+    headers: Mapping[str, str] = error.headers or {}
+    message = _message(error)
+    if error.status in _PASSING or not error.status:
+        after = headers.get("Retry-After", "")
+        return _Passing(f"{error.status or 'no answer'} {message}", min(float(after), _LONGEST_PAUSE) if after.isdigit() else 0.0)
+    return _Refused(error.status, message)
+
+
+def _message(error: Any) -> str:
+    body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body or ""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(body or error.reason)[:300]
+
+
+def _pauses() -> Iterator[float]:
+    pause = 0.1
+    while True:
+        # Jitter, so that many waiting clients don't come back together; nothing here is secret.
+        yield pause * random.uniform(0.5, 1.5)  # noqa: S311
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def connect(namespace: str = "", *, context: str = "", kubeconfig: Path | None = None, patience: float = 60.0) -> Api:
+    """The cluster of a kubeconfig (default: $KUBECONFIG, ~/.kube/config), or the one that this pod runs in.
+
+    An empty `namespace` means the context's own. Raises `UsageError` if there is no way to a cluster.
+    """
+    try:
+        from kubernetes import client, config
+    except ImportError:
+        raise missing_extra("deployer", "kubernetes") from None
+    configuration: Any = client.Configuration()
+    # Retries are ours: they must know which calls may be repeated, and how long a rollout can wait.
+    configuration.retries = False
+    found = _load(config, configuration, context, kubeconfig)
+    return Api(client.ApiClient(configuration), namespace or found, patience=patience)
+
+
+def _load(config: Any, configuration: Any, context: str, kubeconfig: Path | None) -> str:
+    file = str(kubeconfig) if kubeconfig else None
+    try:
+        config.load_kube_config(file, context=context or None, client_configuration=configuration)
+        contexts, active = config.list_kube_config_contexts(file)
+        chosen = next((each for each in contexts if each["name"] == context), active)
+        return str(chosen["context"].get("namespace", "default"))
+    except config.ConfigException as error:
+        return _load_in_cluster(config, configuration, context, str(error))
+
+
+def _load_in_cluster(config: Any, configuration: Any, context: str, why: str) -> str:
+    try:
+        if context:
+            raise config.ConfigException(f"no context {context}")
+        config.load_incluster_config(client_configuration=configuration)
+        return Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text().strip()
+    except (config.ConfigException, OSError):
+        fix = "Set KUBECONFIG or --context; `kubectl config get-contexts` lists what there is"
+        raise UsageError(f"there is no way to a cluster ({why})", where="kubeconfig", fix=fix) from None
+
+
+def test_operation(path: str, value: Any) -> Json:
+    """The operation that lets a patch fail unless `path` holds `value`."""
+    return {"op": "test", "path": path, "value": value}
+
+
+def pointer(*parts: str) -> str:
+    """A JSON pointer (RFC 6901)."""
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+Sleep = Callable[[float], None]

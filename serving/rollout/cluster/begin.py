@@ -1,0 +1,197 @@
+"""Starting a rollout or an undo, or taking one over: who owns the objects from now on, and what comes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from components.core.errors import ConflictError, RolloutError, UsageError
+from serving.rollout.cluster.api import Api, Json
+from serving.rollout.cluster.machine import Machine
+from serving.rollout.cluster.names import RELEASE, REVISION, Names
+from serving.rollout.cluster.objects import Live, Objects, live_of, stamp_of
+from serving.rollout.cluster.revision import Revision, replicas_of, revision_of
+from serving.rollout.cluster.settings import Plan
+from serving.rollout.cluster.state import Book, ClusterRollout, Phase, Say
+from serving.rollout.cluster.turn import Clock, Judge
+from serving.rollout.state import stamp
+
+_ATTEMPTS = 5
+
+
+class Published(Protocol):
+    """What the store says of the pair."""
+
+    def release(self) -> str:
+        """The release that the channel names; empty before the first."""
+        ...
+
+    def sequence(self) -> int:
+        """The channel's sequence; 0 before the first."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One served model on one cluster, and everything that a rollout there needs besides the release."""
+
+    api: Api
+    names: Names
+    judge: Judge
+    published: Published
+    say: Say
+    heard: Callable[[ClusterRollout], None] = lambda _: None
+    """Told of every saved transition; must not raise."""
+    clock: Clock = field(default_factory=Clock)
+
+
+def begin(site: Site, release: str, digest: str, plan: Plan, *, run_id: str, kind: Literal["rollout", "undo"] = "rollout") -> Machine:
+    """The machine that brings a release to all live traffic, under a new epoch; the state says so already.
+
+    A rollout of the same revision that is not over is taken over where it stands. Another one is superseded, unless its pair is published
+    already: then its old pods are waited for. A revision that has all live traffic and is published needs nothing: the machine is over,
+    and nothing was written. Raises `UsageError` without the applied template, `ConflictError` if others begin at the same time.
+    """
+    for _ in range(_ATTEMPTS):
+        machine = _begin(site, release, digest, plan, run_id, kind)
+        if machine is not None:
+            return machine
+    where = f"ConfigMap {site.names.namespace}/{site.names.state}"
+    raise ConflictError("other rollouts began again and again", where=where, fix="Look with `dual rollout status`")
+
+
+def _begin(site: Site, release: str, digest: str, plan: Plan, run_id: str, kind: Literal["rollout", "undo"]) -> Machine | None:
+    book = Book(site.api, site.names)
+    before = book.read()
+    template = read_template(site.api, site.names)
+    service = site.api.get("Service", site.names.service)
+    candidate = revision_of(release, digest, template)
+    if before is not None and not before.is_over():
+        if before.candidate.revision == candidate.revision and before.kind == kind:
+            return take_over(site, run_id, book, before, template)
+        if before.phase == "drain" and site.published.release() == before.candidate.release:
+            take_over(site, run_id, book, before, template).run(finish=True)
+            return None
+    if before is not None and before.is_over() and _is_settled(site, service, candidate):
+        over = before.model_copy(update={"phase": "promoted", "candidate": candidate})
+        return machine_of(site, book, over, template)
+    state = _fresh(site, plan, before, candidate=candidate, service=service, template=template, run_id=run_id, kind=kind)
+    book.save(state)
+    return _announced(site, book, state, template)
+
+
+def take_over(site: Site, run_id: str, book: Book, before: ClusterRollout, template: Json) -> Machine:
+    """The machine of a rollout that is not over, under a new epoch, in the phase where it stands."""
+    text = f"epoch {before.epoch + 1}: took over from run {before.run_id}"
+    state = before.to(before.phase, text, now=site.clock.now(), epoch=before.epoch + 1, run_id=run_id)
+    book.save(state)
+    return _announced(site, book, state, template)
+
+
+def read_template(api: Api, names: Names) -> Json:
+    """The applied Deployment that revisions are copied from; `UsageError` if it is missing."""
+    template = api.find("Deployment", names.template)
+    if template is None:
+        where = f"Deployment {names.namespace}/{names.template}"
+        raise UsageError("the template is not there", where=where, fix="Apply the manifests first: kubectl apply -k manifests/overlays/…")
+    return template
+
+
+def machine_of(site: Site, book: Book, state: ClusterRollout, template: Json) -> Machine:
+    """A machine in that state."""
+    objects = Objects(site.api, site.names, book, state.epoch, site.say)
+    published = site.published
+    return Machine(
+        objects=objects,
+        book=book,
+        names=site.names,
+        state=state,
+        template=template,
+        judge=site.judge,
+        say=site.say,
+        published=lambda release: published.release() == release,
+        heard=site.heard,
+        clock=site.clock,
+    )
+
+
+def _announced(site: Site, book: Book, state: ClusterRollout, template: Json) -> Machine:
+    site.say(f"{state.phase}: {state.events[-1].text}")
+    site.heard(state)
+    return machine_of(site, book, state, template)
+
+
+def _is_settled(site: Site, service: Json, candidate: Revision) -> bool:
+    """Whether the candidate has all live traffic and its pair is published."""
+    live = live_of(service)
+    return live == Live(candidate.revision, shared=False) and site.published.release() == candidate.release
+
+
+def _fresh(
+    site: Site,
+    plan: Plan,
+    before: ClusterRollout | None,
+    *,
+    candidate: Revision,
+    service: Json,
+    template: Json,
+    run_id: str,
+    kind: Literal["rollout", "undo"],
+) -> ClusterRollout:
+    now = site.clock.now()
+    alive = before is not None and not before.is_over()
+    stable = _stable(site, service, before)
+    # The objects may remember more than a state that somebody deleted.
+    epoch = 1 + max(before.epoch if before else 0, stamp_of(service))
+    history = before.history if before else []
+    text = f"epoch {epoch}: {kind} of {candidate.release} beside {stable.release if stable else 'nothing'}"
+    if before is not None and alive:
+        history = before.finished("superseded", f"superseded by {candidate.release}", now)
+        text = f"{text}; supersedes the {before.kind} of {before.candidate.release} (run {before.run_id}, {before.phase})"
+    state = ClusterRollout(
+        epoch=epoch,
+        phase="prepare",
+        kind=kind,
+        candidate=candidate,
+        stable=stable,
+        run_id=run_id,
+        sequence=site.published.sequence(),
+        plan=plan,
+        routed=plan.strategy == "canary" and site.api.find("HTTPRoute", site.names.route) is not None,
+        replicas=_replicas(site, template, stable),
+        started=stamp(now),
+        deadline=stamp(now),
+        history=history,
+    )
+    # What has the live traffic already must not be emptied for a canary of itself.
+    opening: Phase = "promote" if stable is not None and stable.revision == candidate.revision else "prepare"
+    return state.to(opening, text, now=now, within=plan.progress_deadline)
+
+
+def _stable(site: Site, service: Json, before: ClusterRollout | None) -> Revision | None:
+    """What live traffic goes back to: what it belongs to now, or, while an unpublished candidate has it, what it belonged to before."""
+    if before is not None and not before.is_over() and before.stable is not None:
+        return before.stable
+    if before is not None and not before.is_over():
+        # A first deployment that was never published is nothing to go back to.
+        return None
+    live = live_of(service)
+    if not live.stable:
+        return None
+    found = site.api.find("Deployment", site.names.deployment(live.stable))
+    if found is None:
+        what = f"Service {site.names.service} selects the revision {live.stable}, whose Deployment is gone: nothing serves"
+        command = f"kubectl -n {site.names.namespace} annotate service {site.names.service} dual.dev/stable-"
+        fix = f"To begin anew as a first deployment: {command}, and remove its selector"
+        raise RolloutError(what, where=f"namespace {site.names.namespace}", fix=fix)
+    annotations = found["metadata"].get("annotations") or {}
+    release = annotations.get(RELEASE, found["metadata"]["labels"][REVISION].rpartition("-")[0])
+    return Revision(release=release, revision=live.stable)
+
+
+def _replicas(site: Site, template: Json, stable: Revision | None) -> int:
+    """As many pods as serve now where an autoscaler decides, else as many as the template asks for."""
+    wanted = replicas_of(template, site.names)
+    if stable is None or site.api.find("HorizontalPodAutoscaler", site.names.deployment(stable.revision)) is None:
+        return wanted
+    serving = site.api.find("Deployment", site.names.deployment(stable.revision))
+    return (serving["spec"].get("replicas") if serving else 0) or wanted

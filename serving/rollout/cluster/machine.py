@@ -1,0 +1,282 @@
+"""The state machine: prepare → validate_preview → (canary → analyze → paused)… → promote → post_analysis → drain → promoted.
+
+From any phase before drain a failure leads to aborting → aborted. Every phase compares and writes until the cluster is as the phase wants
+it, waits until pods are ready, and only then saves the next phase. It may be run by any process, at any time, twice.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from components.core.errors import ConflictError, DualError, RolloutError
+from serving.rollout.analysis.rules import Measurement, MetricResult, Verdict, due, tally, verdict_of
+from serving.rollout.analysis.settings import AnalysisSettings
+from serving.rollout.cluster.state import ClusterRollout, Phase
+from serving.rollout.cluster.turn import Turn, Wanted
+from serving.rollout.cluster.weights import pods_for, routed_pods_for, share
+
+_STEPWISE: frozenset[Phase] = frozenset({"canary", "analyze", "paused"})
+_SAYS = {"failed": "failed", "error": "could not be made", "inconclusive": "was inconclusive"}
+
+
+class Machine(Turn):
+    """What a rollout does in each phase; `begin` makes one."""
+
+    def run(self, *, finish: bool = False) -> ClusterRollout:
+        """Go on until the live traffic is the candidate's and its analysis passed (drain); with `finish` until the old pods are gone.
+
+        Raises `RolloutError` with the reason once it has gone back, `ConflictError` if another process took over (nothing here is ours to
+        undo then), `DualError` if the cluster can't be reached: then the next run goes on from where this one stopped.
+        """
+        if not self.state.is_over():
+            self.objects.claim()
+        while not self.state.is_over() and (finish or self.state.phase != "drain"):
+            try:
+                getattr(self, f"_{self.state.phase}")()
+            except Wanted as wanted:
+                self._obey(wanted.action)
+            except ConflictError:
+                raise
+            except DualError as error:
+                self._fail(error)
+        if self.state.phase == "aborted":
+            raise RolloutError(self.state.reason.rstrip("."))
+        return self.state
+
+    # --- phases -------------------------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Live traffic is the stable revision's alone; the candidate's first pods are ready and see none."""
+        if self.state.routed:
+            self.objects.weigh(0)
+        self.back_to_stable(revive=False)
+        self.empty_others()
+        self.objects.ensure_deployment(self.template, self.state.candidate)
+        self.objects.select_preview(self.candidate)
+        if self._recreates():
+            return self.save("promote", "the candidate's Deployment is there, without pods", within=self.plan.progress_deadline)
+        first = self._first_pods()
+        self.scale_and_wait(self.candidate, first)
+        text = f"{first} pod(s) of {self.candidate} are ready and see no live traffic"
+        return self.save("validate_preview", text, within=self.plan.progress_deadline)
+
+    def _validate_preview(self) -> None:
+        checks = self.judge.preview(self.ready_pods(self.candidate)) if self.plan.preview else []
+        self.state = self.state.model_copy(update={"checks": checks})
+        if failed := [check.text for check in checks if not check.passed]:
+            raise RolloutError(f"the candidate failed its preview: {'; '.join(failed)}", where=self.where())
+        text = f"{len(checks)} check(s) of the preview passed"
+        if self._is_stepwise():
+            return self._enter_step(0, text)
+        return self._gate(text)
+
+    def _canary(self) -> None:
+        """The candidate has the step's pods, ready, before any of the step's weight reaches it."""
+        weight = self.plan.steps[self.state.step].weight
+        pods = self._pods_for(weight)
+        self.scale_and_wait(self.candidate, pods)
+        self._set_weight(weight)
+        achieved = self._achieved()
+        step = f"step {self.state.step + 1} of {len(self.plan.steps)}"
+        text = f"{step}: {weight} % asked, {achieved:.1f} % achieved with {pods} candidate pod(s)"
+        self.save("analyze", text, achieved=achieved, **self._anew())
+
+    def _analyze(self) -> None:
+        pause = self.plan.steps[self.state.step].pause
+        verdict = self._measure(self.plan.analysis, compare=True, lasts=pause if pause != "manual" else 0.0)
+        if verdict.outcome == "inconclusive":
+            why = "; ".join(verdict.failures())
+            return self._pause(f"inconclusive: {why}; waiting for somebody to resume, promote or abort")
+        if verdict.outcome != "successful":
+            raise RolloutError(f"the analysis {_SAYS[verdict.outcome]}: {'; '.join(verdict.failures())}", where=self.where())
+        if pause == "manual":
+            return self._pause("the step's analysis passed; waiting for somebody to resume or promote")
+        if pause and self.plan.analysis.count:
+            return self._pause("the step's analysis passed", seconds=pause)
+        return self._advance("the step's analysis passed")
+
+    def _paused(self) -> None:
+        until = self.state.paused_until
+        while not until or self.clock.now() < datetime.fromisoformat(until):
+            self._hold()
+            self.tick()
+        self._advance("the pause is over")
+
+    def _promote(self) -> None:
+        """All pods of the candidate are ready before one write moves all traffic."""
+        live = self.objects.live()
+        if live.shared or live.stable != self.candidate:
+            if self._recreates():
+                self._make_room()
+            self.scale_and_wait(self.candidate, self.state.replicas)
+            self.objects.select_live(self.candidate)
+        if self.state.routed:
+            self.objects.weigh(0)
+        self.objects.ensure_autoscaler(self.candidate)
+        text = f"all live traffic goes to {self.candidate} ({self.state.replicas} pod(s))"
+        self.save("post_analysis", text, asked=100.0, achieved=100.0, **self._anew())
+
+    def _post_analysis(self) -> None:
+        if self.plan.post_count and self.state.kind == "rollout":
+            settings = self.plan.analysis.model_copy(update={"count": self.plan.post_count})
+            verdict = self._measure(settings, compare=False)
+            if verdict.outcome in ("failed", "error"):
+                why = f"the analysis after the switch {_SAYS[verdict.outcome]}: {'; '.join(verdict.failures())}"
+                raise RolloutError(why, where=self.where())
+        until = self.clock.now() + timedelta(seconds=self.plan.scale_down_delay)
+        text = f"the old pods stay until {until:%H:%M:%S} UTC, and until the pair is published"
+        self.save("drain", text, within=self.plan.publish_within, drain_until=until.isoformat(timespec="milliseconds"))
+
+    def _drain(self) -> None:
+        """The old pods go once the pair is published and the delay is over; without a publication in time everything goes back."""
+        while not (published := self.published(self.state.candidate.release)) or self.clock.now() < self._drain_end():
+            if not published and self.is_late():
+                what = f"the pair was not published within {self.plan.publish_within:g} s of the switch"
+                raise RolloutError(what, where=self.where(), fix="Run again: both halves are published, or none")
+            self.tick()
+        self.objects.select_live(self.candidate)
+        self.empty_others()
+        self.forget_old()
+        self._finish("promoted" if self.state.kind == "rollout" else "rolled_back", f"{self.candidate} is stable; the old pods are gone")
+
+    def _aborting(self) -> None:
+        """Traffic first, pods last: the stable revision has what it needs, the weight is written as 0, then the candidate goes."""
+        self.back_to_stable(revive=True)
+        if self.state.routed:
+            self.objects.weigh(0)
+        self.objects.select_preview(self.stable)
+        if self.candidate != self.stable:
+            self.empty(self.candidate)
+        self._finish("aborted", f"live traffic is where it was: {self.stable or 'nowhere (there was no release before)'}")
+
+    # --- steps and weights --------------------------------------------------------------------------------------------------------
+
+    def _recreates(self) -> bool:
+        return self.plan.strategy == "recreate" and self.state.kind == "rollout" and bool(self.stable)
+
+    def _is_stepwise(self) -> bool:
+        return self.plan.strategy == "canary" and self.state.kind == "rollout" and bool(self.stable)
+
+    def _first_pods(self) -> int:
+        return self._pods_for(self.plan.steps[0].weight) if self._is_stepwise() else self.state.replicas
+
+    def _pods_for(self, weight: int) -> int:
+        serving = max(1, self.objects.pods(self.stable).wanted)
+        return routed_pods_for(weight, serving) if self.state.routed else pods_for(weight, serving)
+
+    def _set_weight(self, weight: int) -> bool:
+        return self.objects.weigh(weight) if self.state.routed else self.objects.select_live(self.stable, shared=True)
+
+    def _achieved(self) -> float:
+        if self.state.routed:
+            return self.objects.weight()
+        if not self.objects.live().shared:
+            return 0.0
+        return share(self.objects.pods(self.candidate).ready, self.objects.pods(self.stable).ready)
+
+    def _make_room(self) -> None:
+        """Strategy recreate: the old pods end first. The one strategy that leaves a gap, and says so."""
+        if self.objects.pods(self.stable).wanted:
+            self.say(f"recreate: the pods of {self.stable} end before the new ones start; requests fail until those are ready")
+            self.empty(self.stable)
+        self.wait(lambda: not self.objects.pods(self.stable).ready, lambda: f"the pods of {self.stable} did not end")
+
+    def _enter_step(self, step: int, text: str) -> None:
+        weight = float(self.plan.steps[step].weight)
+        self.save("canary", text, within=self.plan.progress_deadline, step=step, asked=weight, paused_until="")
+
+    def _advance(self, text: str) -> None:
+        following = self.state.step + 1
+        if self._is_stepwise() and following < len(self.plan.steps) and self.state.phase != "promote":
+            return self._enter_step(following, text)
+        return self._gate(text)
+
+    def _gate(self, text: str) -> None:
+        """The manual gate before all traffic moves, where the plan has one and it was not passed yet."""
+        if self.plan.gate and self.state.kind == "rollout" and not self.state.gated:
+            return self._pause(f"{text}; waiting for somebody to promote", gated=True)
+        return self.save("promote", text, within=self.plan.progress_deadline, paused_until="")
+
+    def _pause(self, text: str, *, seconds: float = 0.0, gated: bool = False) -> None:
+        until = self.clock.now() + timedelta(seconds=seconds)
+        stamp = until.isoformat(timespec="milliseconds") if seconds else ""
+        self.save("paused", f"{text}; pausing until {until:%H:%M:%S} UTC" if seconds else text, paused_until=stamp, gated=gated)
+
+    def _drain_end(self) -> datetime:
+        return datetime.fromisoformat(self.state.drain_until)
+
+    def _anew(self) -> dict[str, Any]:
+        return {"results": {}, "measured_at": "", "stepped_at": self.clock.now().isoformat(timespec="milliseconds")}
+
+    # --- analysis -----------------------------------------------------------------------------------------------------------------
+
+    def _measure(self, settings: AnalysisSettings, *, compare: bool, lasts: float = 0.0) -> Verdict:
+        """Measure until there is a verdict; with `count: 0` for as long as the step `lasts` (seconds)."""
+        began = datetime.fromisoformat(self.state.stepped_at)
+        while True:
+            over = not settings.count and self.clock.now() >= began + timedelta(seconds=lasts)
+            verdict = verdict_of(self.state.results, settings, compare=compare and bool(self.stable), over=over)
+            self.state = self.state.model_copy(update={"checks": verdict.reasons})
+            if verdict.outcome != "running":
+                return verdict
+            last = datetime.fromisoformat(self.state.measured_at) if self.state.measured_at else None
+            while self.clock.now() < due(settings, began, last):
+                self.tick()
+            self._hold()
+            stable = self.ready_pods(self.stable) if compare and self.stable else []
+            found = self.judge.measure(self.ready_pods(self.candidate), stable)
+            self._note(found, tally(found, settings, self.state.results))
+
+    def _note(self, found: list[Measurement], results: dict[str, MetricResult]) -> None:
+        measured = self.state.measured(found, results, self.clock.now())
+        self.objects.guard()
+        self.book.save(measured)
+        self.state = measured
+        bad = [measurement.text for measurement in found if measurement.outcome != "successful"]
+        self.say("; ".join(bad) if bad else f"{len(found)} metrics are within their bounds")
+
+    def _hold(self) -> None:
+        """Set back what somebody changed by hand meanwhile, and say so; a deleted candidate ends the rollout."""
+        if self.objects.deployment(self.candidate) is None:
+            what = f"Deployment {self.names.deployment(self.candidate)} was deleted by somebody"
+            raise RolloutError(what, where=self.where(), fix="Find out who (kubectl get events), then run again")
+        if self.state.phase == "post_analysis" and self.objects.select_live(self.candidate):
+            self.say(f"Service {self.names.service} was changed by somebody: set back to {self.candidate}")
+        if self.state.phase in _STEPWISE and self.state.achieved and self._set_weight(round(self.state.asked)):
+            changed = f"HTTPRoute {self.names.route}" if self.state.routed else f"Service {self.names.service}"
+            self.say(f"{changed} was changed by somebody: set back to {self.state.asked:g} %")
+
+    # --- ends and actions ---------------------------------------------------------------------------------------------------------
+
+    def _finish(self, outcome: Phase, text: str) -> None:
+        weight = 0.0 if outcome == "aborted" else 100.0
+        history = self.state.finished(outcome, self.state.reason, self.clock.now())
+        self.save(outcome, text, history=history, asked=weight, achieved=weight)
+
+    def _fail(self, error: DualError) -> None:
+        if self.state.phase == "aborting":
+            raise error
+        self._abort(f"going back: {error}", str(error))
+
+    def _abort(self, text: str, reason: str) -> None:
+        self.save("aborting", text, within=self.plan.progress_deadline, reason=reason, asked=0.0)
+
+    def _obey(self, action: str) -> None:
+        phase = self.state.phase
+        if action in ("abort", "undo") and not (phase == "drain" and self.published(self.state.candidate.release)):
+            return self._abort(f"{action} was asked for", f"{action} was asked for by an operator")
+        if action == "promote" and phase in _STEPWISE:
+            return self.save("promote", "promote was asked for", within=self.plan.progress_deadline, paused_until="")
+        if action == "pause" and phase in ("canary", "analyze"):
+            return self._pause("pause was asked for; waiting for somebody to resume or promote")
+        if action == "resume" and phase == "paused":
+            return self._resume()
+        return self.save(phase, f"{action} was asked for, and means nothing in the phase {phase}: nothing was done")
+
+    def _resume(self) -> None:
+        verdict = verdict_of(self.state.results, self.plan.analysis, compare=bool(self.stable))
+        if self.state.asked > self.state.achieved == 0.0:
+            # Paused before the step's weight was there.
+            return self.save("canary", "resume was asked for", within=self.plan.progress_deadline, paused_until="")
+        if self._is_stepwise() and not self.state.gated and verdict.outcome == "running":
+            return self.save("analyze", "resume was asked for", paused_until="")
+        return self._advance("resume was asked for")

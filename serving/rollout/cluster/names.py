@@ -1,0 +1,83 @@
+"""The names, labels and annotations by which a rollout, its manifests and an operator find the same objects."""
+
+from dataclasses import dataclass
+
+NAME = "app.kubernetes.io/name"
+COMPONENT = "app.kubernetes.io/component"
+SERVER = "server"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "dual-rollout"
+
+REVISION = "dual.dev/revision"
+"""Label of pods, Deployments and selectors: which revision."""
+RELEASE = "dual.dev/release"
+"""Annotation: the release that a revision serves."""
+STABLE = "dual.dev/stable"
+"""Annotation of the live Service: the revision that traffic belongs to while the selector may admit a second one."""
+EPOCH = "dual.dev/epoch"
+"""Annotation of every owned object: the epoch of the run that may write it."""
+REPLICAS = "dual.dev/replicas"
+"""Annotation of the template: how many pods the stable revision has, where no autoscaler decides."""
+ACTION = "dual.dev/action"
+"""Annotation of the state: what a person wants to happen next."""
+NOBODY = "none"
+"""The revision that a Service selects when it is to select no pod."""
+
+RELEASE_VARIABLE = "DUAL_RELEASE"
+DIGEST_VARIABLE = "DUAL_RELEASE_SHA256"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """Every object of one served model in one namespace."""
+
+    namespace: str
+    name: str = "classifier"
+
+    @property
+    def template(self) -> str:
+        """The applied Deployment with 0 replicas that revisions are copied from."""
+        return self.name
+
+    @property
+    def service(self) -> str:
+        """The live Service."""
+        return self.name
+
+    @property
+    def preview(self) -> str:
+        """The Service of the candidate."""
+        return f"{self.name}-preview"
+
+    @property
+    def route(self) -> str:
+        """The HTTPRoute, where there is one."""
+        return self.name
+
+    @property
+    def autoscaler(self) -> str:
+        """The applied, inert HorizontalPodAutoscaler that live revisions' own ones are copied from, where there is one."""
+        return self.name
+
+    @property
+    def state(self) -> str:
+        """The ConfigMap with the rollout's state and history."""
+        return f"{self.name}-rollout"
+
+    def deployment(self, revision: str) -> str:
+        """The Deployment of a revision, and its HorizontalPodAutoscaler."""
+        return f"{self.name}-{revision}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What every server pod carries, of whatever revision."""
+        return {NAME: self.name, COMPONENT: SERVER}
+
+    def selector(self, revision: str | None) -> dict[str, str]:
+        """The labels of one revision's pods, or of all revisions' (None)."""
+        return self.labels if revision is None else {**self.labels, REVISION: revision}
+
+
+def query(labels: dict[str, str]) -> str:
+    """A label selector as the API's query parameter."""
+    return ",".join(f"{key}={value}" for key, value in labels.items())

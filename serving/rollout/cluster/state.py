@@ -1,0 +1,227 @@
+"""The state of a cluster's rollout and the history of those before it, in one ConfigMap: one object, one compare-and-swap.
+
+The rule: act idempotently (compare, then write), then save the next phase. Times are absolute and UTC, so whoever takes over waits no
+longer than the one before would have. Each take-over raises the epoch.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.core.errors import ConflictError, DataError, MissingObjectError
+from components.core.gate import Reason
+from serving.rollout.analysis.rules import Measurement, MetricResult
+from serving.rollout.cluster.api import Api, ChangedError, Json
+from serving.rollout.cluster.names import ACTION, MANAGED_BY, MANAGER, Names
+from serving.rollout.cluster.revision import Revision
+from serving.rollout.cluster.settings import Plan
+from serving.rollout.state import stamp
+
+Phase = Literal[
+    "prepare",
+    "validate_preview",
+    "canary",
+    "analyze",
+    "paused",
+    "promote",
+    "post_analysis",
+    "drain",
+    "promoted",
+    "aborting",
+    "aborted",
+    "rolled_back",
+    "superseded",
+]
+FINISHED: frozenset[Phase] = frozenset({"promoted", "aborted", "rolled_back", "superseded"})
+SWITCHED: frozenset[Phase] = frozenset({"post_analysis", "drain"})
+"""All live traffic is the candidate's already."""
+
+_STATE = "state.json"
+_MOST_EVENTS, _MOST_MEASUREMENTS, _MOST_HISTORY = 100, 200, 20
+
+
+class Event(BaseModel):
+    """One line of the time line."""
+
+    at: str
+    phase: Phase
+    text: str
+    asked: float | None = None
+    """The candidate's weight in percent that was asked for."""
+    achieved: float | None = None
+    """The weight that ready pods, or the route, really give."""
+
+
+class Finished(BaseModel):
+    """A rollout that is over."""
+
+    epoch: int
+    revision: Revision
+    stable: str = ""
+    outcome: Phase
+    reason: str = ""
+    run_id: str = ""
+    started: str
+    ended: str
+
+
+class ClusterRollout(BaseModel):
+    """The content of the ConfigMap's state.json."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: Literal["dual.cluster-rollout/v1"] = Field(default="dual.cluster-rollout/v1", alias="schema")
+    epoch: int = Field(ge=1)
+    phase: Phase
+    kind: Literal["rollout", "undo"] = "rollout"
+    """An undo moves to a release that was promoted before: no canary, no analysis, the preview's checks alone."""
+    step: int = 0
+    """The canary's step, from 0."""
+    candidate: Revision
+    stable: Revision | None = None
+    """What had the live traffic when the rollout began; None before the first."""
+    run_id: str
+    sequence: int = 0
+    """The channel's sequence when the rollout began."""
+    plan: Plan
+    routed: bool = False
+    """Whether an HTTPRoute makes the weights, and not the number of pods."""
+    replicas: int = 1
+    """How many candidate pods take over."""
+    started: str
+    deadline: str
+    """When the phase must be over."""
+    gated: bool = False
+    """Whether the manual gate before the promotion was reached: what ends the pause promotes."""
+    paused_until: str = ""
+    """When a pause ends by itself; empty: when somebody ends it."""
+    drain_until: str = ""
+    """Before this moment the old pods stay."""
+    reason: str = ""
+    asked: float = 0.0
+    achieved: float = 0.0
+    checks: list[Reason] = []
+    results: dict[str, MetricResult] = {}
+    """What became of each metric in the current step."""
+    measurements: list[Measurement] = []
+    """The latest measurements of all steps, oldest first, for the picture."""
+    measured_at: str = ""
+    """When the current step was last measured; empty before the first time."""
+    stepped_at: str = ""
+    """When the current step, or the analysis after the switch, began."""
+    events: list[Event] = []
+    history: list[Finished] = []
+
+    def to(self, phase: Phase, text: str, *, now: datetime, within: float | None = None, **changes: object) -> Self:
+        """The next state; `within` seconds set the deadline anew, None keeps it."""
+        following = self.model_copy(update={"phase": phase, **changes})
+        event = Event(at=stamp(now), phase=phase, text=text, asked=following.asked, achieved=following.achieved)
+        deadline = self.deadline if within is None else stamp(now + timedelta(seconds=within))
+        return following.model_copy(update={"deadline": deadline, "events": [*self.events, event][-_MOST_EVENTS:]})
+
+    def measured(self, measurements: list[Measurement], results: dict[str, MetricResult], now: datetime) -> Self:
+        """The state with one more round of measurements."""
+        kept = [*self.measurements, *measurements][-_MOST_MEASUREMENTS:]
+        return self.model_copy(update={"measurements": kept, "results": results, "measured_at": stamp(now)})
+
+    def finished(self, outcome: Phase, reason: str, now: datetime) -> list[Finished]:
+        """The history with this rollout in it, newest last."""
+        entry = Finished(
+            epoch=self.epoch,
+            revision=self.candidate,
+            stable=self.stable.revision if self.stable else "",
+            outcome=outcome,
+            reason=reason,
+            run_id=self.run_id,
+            started=self.started,
+            ended=stamp(now),
+        )
+        return [*self.history, entry][-_MOST_HISTORY:]
+
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.phase in FINISHED
+
+
+class Book:
+    """The ConfigMap as one process last saw it. Every save is a compare-and-swap on what was seen."""
+
+    def __init__(self, api: Api, names: Names) -> None:
+        """Read nothing yet."""
+        self._api, self._names, self._seen = api, names, None
+        self._where = f"ConfigMap {names.namespace}/{names.state}"
+
+    _seen: Json | None
+
+    def read(self) -> ClusterRollout | None:
+        """The state now; None if there never was a rollout. `DataError` if it is malformed."""
+        self._seen = self._api.find("ConfigMap", self._names.state)
+        return self._parse(self._seen) if self._seen else None
+
+    def action(self) -> str:
+        """What a person asked for, as last read; empty if nothing."""
+        return self._annotations().get(ACTION, "")
+
+    def epoch(self) -> int:
+        """The epoch now (reads); 0 if there is no state."""
+        found = self.read()
+        return found.epoch if found else 0
+
+    def save(self, state: ClusterRollout, *, taking: bool = False) -> None:
+        """Write the next state; `taking` removes the action that it carries out.
+
+        Raises `ConflictError` if another process has taken the rollout over (or someone edited the state).
+        """
+        before = self._parse(self._seen) if self._seen else None
+        while True:
+            try:
+                self._seen = self._write(state, taking)
+                return
+            except (ChangedError, MissingObjectError):
+                if self._is_written(before, state):
+                    return
+
+    def _write(self, state: ClusterRollout, taking: bool) -> Json:
+        annotations = {key: value for key, value in self._annotations().items() if not (taking and key == ACTION)}
+        metadata: Json = {
+            "name": self._names.state,
+            "namespace": self._names.namespace,
+            "labels": {**self._names.labels, MANAGED_BY: MANAGER},
+        }
+        body: Json = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+        body["data"] = {_STATE: state.model_dump_json(by_alias=True, indent=1)}
+        metadata["annotations"] = annotations
+        if self._seen is None:
+            return self._api.create("ConfigMap", body)
+        metadata |= {"resourceVersion": self._seen["metadata"]["resourceVersion"], "uid": self._seen["metadata"]["uid"]}
+        return self._api.replace("ConfigMap", body)
+
+    def _is_written(self, before: ClusterRollout | None, wanted: ClusterRollout) -> bool:
+        """After a lost swap: True if our own write's answer was lost, False if only annotations changed, else `ConflictError`."""
+        now = self.read()
+        if now == wanted:
+            return True
+        if now is not None and now == before:
+            return False
+        other = (
+            f"epoch {now.epoch}, run {now.run_id}, release {now.candidate.release}, {now.phase}" if now else "nobody: the state was deleted"
+        )
+        what = f"the rollout of {wanted.candidate.release} (epoch {wanted.epoch}) was taken over by {other}"
+        raise ConflictError(what, where=self._where, fix="Look with `dual rollout status`; run again once that one is done")
+
+    def _annotations(self) -> dict[str, str]:
+        return dict(self._seen["metadata"].get("annotations") or {}) if self._seen else {}
+
+    def _parse(self, found: Json) -> ClusterRollout:
+        try:
+            return ClusterRollout.model_validate_json(found["data"][_STATE])
+        except (ValidationError, KeyError) as error:
+            first = error.errors()[0] if isinstance(error, ValidationError) else None
+            what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}" if first else f"the key {error} is missing"
+            fix = f"It holds no release, only a rollout's progress: kubectl -n {self._names.namespace} delete configmap {self._names.state}"
+            raise DataError(f"the rollout's state is malformed: {what}", where=self._where, fix=fix) from None
+
+
+Say = Callable[[str], None]

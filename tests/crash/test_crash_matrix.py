@@ -1,0 +1,140 @@
+"""Killed before and after every write, stopped before every write and overtaken: the ending is right, and no moment is wrong.
+
+The API server is real; pods get ready at once (cluster_site.Controller). Invariants are checked after each write of each victim.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.rollout.cluster.api import Api
+from serving.rollout.cluster.names import NAME, REVISION, Names
+from serving.rollout.cluster.objects import live_of
+from serving.rollout.cluster.state import Book
+from tests.crash.cluster_site import RELEASES, REPLICAS_WANTED, Controller, FileChannel
+from tests.crash.mutants import MUTANTS
+from tests.crash.victims import Moment, Order, Zygote
+
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1500)]
+SCENARIOS = [
+    ("canary", ""),
+    ("canary", "analysis"),
+    ("canary", "post"),
+    ("blue-green", ""),
+    ("blue-green", "preview"),
+    ("blue-green", "post"),
+]
+Settled = Callable[[], Order]
+
+
+class Harness:
+    """Runs cases and collects what went wrong in them."""
+
+    def __init__(self, settled: Settled, controller: Controller, zygote: Zygote) -> None:
+        self.settled, self.controller, self.zygote = settled, controller, zygote
+        self.wrong: list[str] = []
+        self.cases = 0
+
+    def writes(self, strategy: str, fails: str, mutant: str = "") -> int:
+        """How many writes a rollout of that kind has when nothing happens to it."""
+        order = replace(self.settled(), release="b", strategy=strategy, fails=fails, run_id="count", mutant=mutant)
+        self.zygote.run(order)
+        self.close(order, fails, "nothing happened")
+        return int(Path(f"{order.channel}.writes").read_text())
+
+    def killed(self, strategy: str, fails: str, write: int, moment: Moment, mutant: str = "") -> None:
+        """Killed at that write, and its retry at its own same one; then a clean retry."""
+        order = replace(self.settled(), release="b", strategy=strategy, fails=fails, mutant=mutant)
+        for attempt in (1, 2):
+            self.zygote.run(replace(order, run_id=f"killed-{attempt}", write=write, moment=moment))
+        code = self.zygote.run(replace(order, run_id="clean"))["code"]
+        self.close(order, fails, f"{strategy} {fails or 'good'}, killed {moment} write {write}, clean retry {code}", code)
+
+    def stopped(self, strategy: str, fails: str, write: int, by: str, mutant: str = "") -> None:
+        """Stopped before that write, overtaken by a complete run of release `by`, then resumed."""
+        order = replace(self.settled(), release="b", strategy=strategy, fails=fails, mutant=mutant)
+        sleeper = self.zygote.run(replace(order, run_id="sleeper", write=write, moment="stop"))
+        self.zygote.run(replace(order, run_id="overtaker", release=by, fails="" if by == "c" else fails))
+        end = self.zygote.resume(sleeper["pid"]) if sleeper["stopped"] else sleeper
+        self.close(
+            order,
+            fails if by == "b" else "",
+            f"{strategy} {fails or 'good'}, stopped before write {write}, overtaken by {by}: {end}",
+            of=by,
+        )
+
+    def close(self, order: Order, fails: str, what: str, code: int | None = None, *, of: str = "b") -> None:
+        """Compare the ending with the right one."""
+        self.cases += 1
+        api = self.controller.apis[order.namespace]
+        expected = "a" if fails else of
+        found = [*_ending(api, FileChannel(Path(order.channel)), RELEASES[expected])]
+        if code is not None and code != (1 if fails else 0):
+            found.append(f"exit code {code}")
+        log = Path(f"{order.channel}.violations")
+        found += log.read_text().splitlines() if log.exists() else []
+        self.wrong += [f"{what}: {each}" for each in found]
+        self.controller.forget(order.namespace)
+
+
+def _ending(api: Api, channel: FileChannel, release: str) -> Iterator[str]:
+    state = Book(api, Names(namespace=api.namespace)).read()
+    live = live_of(api.get("Service", "classifier"))
+    if channel.release() != release:
+        yield f"the channel names {channel.release()}, not {release}"
+    if live.shared or not live.stable.startswith(release):
+        yield f"the live Service selects {live}, not {release}"
+    if state is None or not state.is_over():
+        yield f"the rollout is not over: {state.phase if state else None}"
+    for deployment in api.list("Deployment", f"{NAME}=classifier"):
+        revision, replicas = deployment["metadata"]["labels"].get(REVISION, ""), deployment["spec"]["replicas"]
+        if revision and replicas != (REPLICAS_WANTED if revision.startswith(release) else 0):
+            yield f"{revision} has {replicas} pods"
+
+
+@pytest.fixture
+def harness(settled: Settled, controller: Controller, zygote: Zygote) -> Harness:
+    return Harness(settled, controller, zygote)
+
+
+@pytest.mark.parametrize(("strategy", "fails"), SCENARIOS)
+def test_killed_at_every_write(harness: Harness, strategy: str, fails: str) -> None:
+    writes = harness.writes(strategy, fails)
+    assert harness.wrong == []
+    moments: list[Moment] = ["before", "after"]
+    for write in range(1, writes + 1):
+        for moment in moments:
+            harness.killed(strategy, fails, write, moment)
+    assert harness.wrong == []
+    assert harness.cases == 2 * writes + 1
+
+
+@pytest.mark.parametrize("by", ["b", "c"])
+@pytest.mark.parametrize(("strategy", "fails"), [("canary", ""), ("canary", "analysis"), ("blue-green", ""), ("blue-green", "post")])
+def test_stopped_before_every_write_and_overtaken(harness: Harness, strategy: str, fails: str, by: str) -> None:
+    for write in range(1, harness.writes(strategy, fails) + 1):
+        harness.stopped(strategy, fails, write, by)
+    assert harness.wrong == []
+
+
+CATCHES: dict[str, Callable[[Harness, int], Any]] = {
+    "scale_down_before_the_switch": lambda harness, write: harness.killed(
+        "blue-green", "", write, "before", "scale_down_before_the_switch"
+    ),
+    "save_before_acting": lambda harness, write: harness.killed("canary", "analysis", write, "after", "save_before_acting"),
+    "no_epoch_test": lambda harness, write: harness.stopped("canary", "analysis", write, "c", "no_epoch_test"),
+    "weight_before_ready": lambda harness, write: harness.killed("canary", "", write, "before", "weight_before_ready"),
+    "save_without_comparing": lambda harness, write: harness.stopped("blue-green", "", write, "c", "save_without_comparing"),
+}
+
+
+@pytest.mark.parametrize("mutant", sorted(MUTANTS))
+def test_the_harness_catches_mistakes(harness: Harness, mutant: str) -> None:
+    for write in range(1, 26):
+        CATCHES[mutant](harness, write)
+        if harness.wrong:
+            return
+    pytest.fail(f"{mutant} was not caught")
