@@ -6,8 +6,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from components.core.examples import Split
-from components.ingest.hashing import LOOK_BYTES, near_pairs
+from components.ingest.hashing import LOOK_BYTES
 from components.ingest.items import Problem
+from components.ingest.near import near_pairs
 from components.ingest.scan import Entry
 from components.ingest.settings import IngestSettings
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
 from components.core.errors import DataError
-from components.ingest.hashing import LOOK_BYTES, looks, near_pairs, thumbnail
+from components.ingest.hashing import LOOK_BYTES, looks, thumbnail
+from components.ingest.near import near_pairs
 from tests.unit.ingest_runs import class_folders, encoded, ingest, picture
 
 
@@ -168,6 +169,34 @@ def test_search_connects_exactly_what_comparing_all_connects(distance: int, seed
     pairs = near_pairs(found, distance).tolist()
     assert components(pairs, 60) == components(near, 60)
     assert {tuple(pair) for pair in pairs} <= {tuple(pair) for pair in near}
+
+
+@pytest.mark.parametrize("distance", [0, 9, 24, 31])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_both_ways_to_search_give_the_same_pairs(distance: int, smooth: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of up to five; smooth hashes have so many candidates that they come in several chunks."""
+    rng = np.random.default_rng(distance)
+    found = np.zeros((900, LOOK_BYTES), np.uint8)
+    found[:, :4] = rng.integers(0, 256, (900, 4))
+    found[:, 4:32] = 0 if smooth else rng.integers(0, 256, (900, 28))
+    copies = rng.permutation(900)[:400]
+    found[copies] = found[copies % 180]
+    found[copies, rng.integers(0, 32, 400)] ^= rng.choice(np.array([0, 1, 16, 64], np.uint8), 400)
+    all_with_all = near_pairs(found, distance).tolist()
+    assert len(all_with_all) > 20
+    monkeypatch.setattr("components.ingest.near._ALL_WITH_ALL", 0)
+    monkeypatch.setattr("components.ingest.near._MATCH_COST", 0)
+    assert near_pairs(found, distance).tolist() == all_with_all
+
+
+def test_many_smooth_pictures_are_quick() -> None:
+    """Their bands are zero or alike: by bands alone, this took minutes."""
+    rng = np.random.default_rng(2)
+    found = rng.integers(0, 256, (12_000, LOOK_BYTES), dtype=np.uint8)
+    found[:, :32].reshape(-1, 16, 2)[:, :, 1] = 0
+    found[:, 16:32] = 0
+    found[11_999] = found[5]
+    assert near_pairs(found, 3).tolist() == [[5, 11_999]]
 
 
 def test_search_is_far_from_quadratic() -> None:
