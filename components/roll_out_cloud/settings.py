@@ -5,11 +5,16 @@ from typing import Literal
 from pydantic import Field
 
 from components.core.settings import Section
+from serving.rollout.cluster.settings import ClusterSettings
 
 
 class RollOutCloudSettings(Section):
-    """How a candidate is checked beside the running version, and how long it may wait for its other half."""
+    """Where the cloud model is served, and for `local` how a candidate is checked there and how long it may wait for its other half."""
 
+    target: Literal["local", "kubernetes"] = Field(
+        "local", description="`local`: the servers of `dual serve` on this machine; `kubernetes`: the cluster of the section `kubernetes`."
+    )
+    kubernetes: ClusterSettings = Field(ClusterSettings.model_validate({}), description="The cluster, and the course of a rollout there.")
     strategy: Literal["labels"] = Field(
         "labels", description="`labels`: two versions in one server, the label `stable` is moved by HandleReloadConfigRequest."
     )

@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "Serve the promoted cloud model on this machine, TF-Serving-compatible.",
     "predict": "Classify images with the promoted cloud model, mobile model, or both layered.",
     "release": "List, show, verify and compare releases.",
+    "rollout": "Start, watch, steer and undo rollouts of the cloud model on Kubernetes.",
     "undo": "Go back to the previously promoted release, both halves.",
     "report": "Write or open the report of a run.",
     "settings": "Print the settings of a run as it would start.",

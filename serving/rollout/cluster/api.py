@@ -35,6 +35,10 @@ class ClusterError(DualError):
     """The cluster refuses, or can't be reached."""
 
 
+class ForbiddenError(ClusterError):
+    """This identity may not do that."""
+
+
 class ChangedError(ConflictError):
     """A write's precondition does not hold any more: look again."""
 
@@ -57,6 +61,13 @@ class Api:
         try:
             return self.get(kind, name)
         except MissingObjectError:
+            return None
+
+    def find_allowed(self, kind: str, name: str) -> Json | None:
+        """The object, or None, also if this identity may not look for it: for what only some clusters have."""
+        try:
+            return self.find(kind, name)
+        except ForbiddenError:
             return None
 
     def list(self, kind: str, labels: str) -> Iterator[Json]:
@@ -96,8 +107,16 @@ class Api:
         query = [("container", container), ("tailLines", str(lines)), ("previous", str(previous).lower())]
         try:
             return self._send("GET", "Pod", f"{pod}/log", query, None).decode(errors="replace")
-        except DualError:
+        except (_Passing, _Refused):
             return ""
+
+    def ask_pod(self, pod: str, port: int, path: str, body: Any = None) -> bytes:
+        """What a pod answers at a path, through the API server: a GET, or a POST of JSON. One try: a pod may have gone."""
+        try:
+            return self._send("POST" if body is not None else "GET", "Pod", f"{pod}:{port}/proxy/{path.lstrip('/')}", [], body)
+        except (_Passing, _Refused) as error:
+            where = f"Pod {self.namespace}/{pod}, port {port}, through the API server"
+            raise ClusterError(f"does not answer /{path.lstrip('/')}: {error}", where=where, fix="See the pod's log") from None
 
     def _json(self, verb: str, kind: str, name: str, *, query: Any = (), body: Any = None, named: str = "") -> Json:
         return json.loads(self._patiently(verb, kind, name, list(query), body, named or name))
@@ -154,7 +173,7 @@ class Api:
             return ChangedError("was changed by somebody else meanwhile", where=where, fix="Look again")
         if refusal.status in (401, 403):
             fix = "Give this identity the Role classifier-rollout of manifests/base, or use another kubeconfig context"
-            return ClusterError(f"not allowed to {verb} it: {refusal.message}", where=where, fix=fix)
+            return ForbiddenError(f"not allowed to {verb} it: {refusal.message}", where=where, fix=fix)
         return ClusterError(
             f"the API server refused to {verb} it ({refusal.status}): {refusal.message}", where=where, fix="Correct that field"
         )

@@ -64,18 +64,19 @@ def _begin(site: Site, release: str, digest: str, plan: Plan, run_id: str, kind:
     before = book.read()
     template = read_template(site.api, site.names)
     service = site.api.get("Service", site.names.service)
-    candidate = revision_of(release, digest, template)
+    candidate = _candidate(site, release, digest, template, before if kind == "undo" else None)
     if before is not None and not before.is_over():
         if before.candidate.revision == candidate.revision and before.kind == kind:
             return take_over(site, run_id, book, before, template)
-        if before.phase == "drain" and site.published.release() == before.candidate.release:
+        # An undo does not wait for the old pods to go: they are what it goes back to.
+        if kind == "rollout" and before.phase == "drain" and site.published.release() == before.candidate.release:
             take_over(site, run_id, book, before, template).run(finish=True)
             return None
     if before is not None and before.is_over() and _is_settled(site, service, candidate):
         over = before.model_copy(update={"phase": "promoted", "candidate": candidate})
         return machine_of(site, book, over, template)
     state = _fresh(site, plan, before, candidate=candidate, service=service, template=template, run_id=run_id, kind=kind)
-    book.save(state)
+    book.save(state, taking=True)
     return _announced(site, book, state, template)
 
 
@@ -156,7 +157,7 @@ def _fresh(
         run_id=run_id,
         sequence=site.published.sequence(),
         plan=plan,
-        routed=plan.strategy == "canary" and site.api.find("HTTPRoute", site.names.route) is not None,
+        routed=plan.strategy == "canary" and site.api.find_allowed("HTTPRoute", site.names.route) is not None,
         replicas=_replicas(site, template, stable),
         started=stamp(now),
         deadline=stamp(now),
@@ -167,13 +168,21 @@ def _fresh(
     return state.to(opening, text, now=now, within=plan.progress_deadline)
 
 
+def _candidate(site: Site, release: str, digest: str, template: Json, before: ClusterRollout | None) -> Revision:
+    """The revision of a release; at an undo the one that was promoted, if its Deployment is still there, whatever the template says now."""
+    promoted = [each.revision for each in before.history if each.outcome == "promoted"] if before else []
+    seen = [*promoted, *([before.stable] if before and before.stable else [])]
+    for revision in reversed(seen):
+        if revision.release == release and site.api.find("Deployment", site.names.deployment(revision.revision)) is not None:
+            return revision
+    return revision_of(release, digest, template)
+
+
 def _stable(site: Site, service: Json, before: ClusterRollout | None) -> Revision | None:
     """What live traffic goes back to: what it belongs to now, or, while an unpublished candidate has it, what it belonged to before."""
-    if before is not None and not before.is_over() and before.stable is not None:
+    if before is not None and not before.is_over() and site.published.release() != before.candidate.release:
+        # At a first deployment that was never published there is nothing to go back to.
         return before.stable
-    if before is not None and not before.is_over():
-        # A first deployment that was never published is nothing to go back to.
-        return None
     live = live_of(service)
     if not live.stable:
         return None

@@ -4,6 +4,7 @@ From any phase before drain a failure leads to aborting → aborted. Every phase
 it, waits until pods are ready, and only then saves the next phase. It may be run by any process, at any time, twice.
 """
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -42,6 +43,15 @@ class Machine(Turn):
             raise RolloutError(self.state.reason.rstrip("."))
         return self.state
 
+    def abort(self, reason: str) -> ClusterRollout:
+        """Go back now; the state at the end. Raises as `run` does, but for the rollout that went back as it should."""
+        self.objects.claim()
+        if self.state.phase != "aborting":
+            self._abort(reason, reason)
+        with suppress(RolloutError):
+            self.run()
+        return self.state
+
     # --- phases -------------------------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
@@ -55,6 +65,8 @@ class Machine(Turn):
         if self._recreates():
             return self.save("promote", "the candidate's Deployment is there, without pods", within=self.plan.progress_deadline)
         first = self._first_pods()
+        if self.state.kind == "undo" and self.objects.pods(self.candidate).ready >= first:
+            return self.save("promote", "the pods of before are still ready", within=self.plan.progress_deadline)
         self.scale_and_wait(self.candidate, first)
         text = f"{first} pod(s) of {self.candidate} are ready and see no live traffic"
         return self.save("validate_preview", text, within=self.plan.progress_deadline)

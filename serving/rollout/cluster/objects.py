@@ -97,7 +97,7 @@ class Objects:
 
     def route(self) -> Json | None:
         """The HTTPRoute, where the cluster has one for this model."""
-        return self.api.find("HTTPRoute", self.names.route)
+        return self.api.find_allowed("HTTPRoute", self.names.route)
 
     def weigh(self, weight: int) -> bool:
         """Give the preview Service `weight` percent of the route and the live one the rest, both in full; True if it was written."""

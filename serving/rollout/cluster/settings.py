@@ -6,6 +6,7 @@ from pydantic import Field
 
 from components.core.settings import Section
 from serving.rollout.analysis.settings import AnalysisSettings
+from serving.rollout.notify import NotificationSettings
 
 SETTINGS_KEY = "settings.yaml"
 """Key of the ConfigMap `classifier-rollout-settings` under which operators keep their plan."""
@@ -54,6 +55,7 @@ class ClusterSettings(Section):
     access: Literal["direct", "proxy"] = Field(
         default="direct", description="How pods are asked: by their address (inside the cluster), or through the API server (from outside)."
     )
+    notifications: NotificationSettings = Field(default=NotificationSettings(), description="Who is told of every transition.")
     patience: float = Field(default=60.0, gt=0, description="Seconds for which an API server that does not answer is asked again.")
     plan: Plan | None = Field(
         default=None, description="The course of the rollout; null: the one in the ConfigMap <name>-rollout-settings, or the defaults."

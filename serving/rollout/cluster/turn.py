@@ -93,7 +93,8 @@ class Turn:
     def save(self, phase: Phase, text: str, *, within: float | None = None, **changes: object) -> None:
         """Save the next phase; `ConflictError` if another process took over."""
         following = self.state.to(phase, text, now=self.clock.now(), within=within, **changes)
-        self.book.save(following, taking=bool(self._pending))
+        # An action that nobody took up must not outlive its rollout.
+        self.book.save(following, taking=bool(self._pending) or following.is_over())
         self._pending = ""
         self.state = following
         self.say(f"{phase}: {text}")

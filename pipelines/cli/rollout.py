@@ -1,0 +1,230 @@
+"""dual rollout: the cloud half's way to live traffic on Kubernetes, and back."""
+
+import functools
+import getpass
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.cli.options import json_option, print_json, store_option
+
+
+@click.group("rollout")
+def command() -> None:
+    """Start, watch, steer and undo rollouts on Kubernetes.
+
+    The same actions work without Python: kubectl annotate configmap classifier-rollout dual.dev/action=promote (pause, resume, abort).
+    """
+
+
+def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--name, --namespace, --context and --access."""
+    options = [
+        click.option("--name", default="classifier", show_default=True, help="Name of the served model and of its objects."),
+        click.option("-n", "--namespace", default="", help="Default: the context's namespace."),
+        click.option("--context", default="", help="kubeconfig context. Default: the current one."),
+        click.option(
+            "--access",
+            type=click.Choice(["direct", "proxy"]),
+            default="direct",
+            show_default=True,
+            help="How pods are asked: by address, or through the API server (from outside the cluster).",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+
+    @functools.wraps(function)
+    def collected(*args: Any, name: str, namespace: str, context: str, access: str, **kwargs: Any) -> Any:
+        return function(*args, cluster=(name, {"namespace": namespace, "context": context, "access": access}), **kwargs)
+
+    return collected
+
+
+@command.command("start")
+@click.argument("release", required=False)
+@store_option
+@cluster_options
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="YAML: strategy, steps, analysis …")
+@json_option
+def start(release: str | None, store: str, cluster: Any, plan_file: Path | None, as_json: bool) -> None:
+    """Roll RELEASE out (default: the newest of the store), publish its pair, and wait until the old pods are gone."""
+    from serving.rollout.cluster.actions import ship
+
+    opened = _open(store)
+    chosen = release or _newest(opened)
+    name, settings = cluster[0], _settings(cluster[1], plan_file)
+    _end(ship(opened, chosen, name, settings, run_id=_me(), say=_say(as_json)), as_json)
+
+
+@command.command("status")
+@cluster_options
+@store_option
+@click.option("--watch", is_flag=True, help="Go on printing transitions until the rollout is over.")
+@json_option
+def status(cluster: Any, store: str, watch: bool, as_json: bool) -> None:
+    """Say where the rollout stands, what it measured, and what may be done next."""
+    from pipelines.cli.rollout_view import show, watch_transitions
+    from serving.rollout.cluster.actions import reader
+
+    api, names, book = reader(cluster[0], _settings(cluster[1]))
+    state = book.read()
+    if as_json:
+        print_json(state.model_dump(mode="json", by_alias=True) if state else None)
+        return
+    show(api, names, state, store)
+    if watch and state is not None:
+        watch_transitions(book, state)
+
+
+@command.command("promote")
+@store_option
+@cluster_options
+@json_option
+def promote(store: str, cluster: Any, as_json: bool) -> None:
+    """Move all live traffic now, skipping the rest of the steps."""
+    _steer("promote", store, cluster, as_json)
+
+
+@command.command("resume")
+@store_option
+@cluster_options
+@json_option
+def resume(store: str, cluster: Any, as_json: bool) -> None:
+    """Go on after a pause; take over a rollout whose process is gone."""
+    _steer("resume", store, cluster, as_json)
+
+
+@command.command("pause")
+@store_option
+@cluster_options
+@json_option
+def pause(store: str, cluster: Any, as_json: bool) -> None:
+    """Stay where the rollout is until somebody resumes, promotes or aborts."""
+    from serving.rollout.cluster.actions import reader, request
+
+    del store
+    api, names, _ = reader(cluster[0], _settings(cluster[1]))
+    heard = request(api, names, "pause")
+    if as_json:
+        print_json({"heard": heard})
+    else:
+        click.echo("paused" if heard else "no process runs this rollout: it stands still already; `dual rollout resume` takes it over")
+
+
+@command.command("abort")
+@store_option
+@cluster_options
+@click.option("--reason", default="", help="Kept in the history.")
+@json_option
+def abort(store: str, cluster: Any, reason: str, as_json: bool) -> None:
+    """Go back to the stable release now."""
+    from serving.rollout.cluster.actions import abort as go_back
+    from serving.rollout.cluster.actions import reader, request
+
+    name, settings = cluster[0], _settings(cluster[1])
+    api, names, book = reader(name, settings)
+    if request(api, names, "abort"):
+        _end(book.read(), as_json)
+        return
+    _end(go_back(_open(store), name, settings, run_id=_me(), reason=reason or "abort was asked for", say=_say(as_json)), as_json)
+
+
+@command.command("undo")
+@store_option
+@cluster_options
+@click.option("--reason", default="", help="Kept in the history.")
+@json_option
+def undo(store: str, cluster: Any, reason: str, as_json: bool) -> None:
+    """Go back to the release before the promoted one, both halves; a rollout that is not published yet is aborted instead."""
+    from serving.rollout.cluster.actions import undo as go_back
+
+    _end(go_back(_open(store), cluster[0], _settings(cluster[1]), run_id=_me(), reason=reason, say=_say(as_json)), as_json)
+
+
+@command.command("history")
+@cluster_options
+@json_option
+def history(cluster: Any, as_json: bool) -> None:
+    """List the rollouts that are over, newest last."""
+    from serving.rollout.cluster.actions import reader
+
+    _, _, book = reader(cluster[0], _settings(cluster[1]))
+    state = book.read()
+    for each in state.history if state else []:
+        if as_json:
+            print_json(each.model_dump(mode="json"))
+        else:
+            click.echo(f"{each.epoch:>4}  {each.ended}  {each.revision.release}  {each.outcome:<11} {each.reason}".rstrip())
+
+
+@command.command("plan")
+@cluster_options
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="YAML: strategy, steps, analysis …")
+@json_option
+def plan(cluster: Any, plan_file: Path | None, as_json: bool) -> None:
+    """Print what a rollout would do, step by step, with the weights that this cluster can give. Changes nothing."""
+    from serving.rollout.cluster.actions import preview_plan
+
+    rows = preview_plan(cluster[0], _settings(cluster[1], plan_file))
+    if as_json:
+        print_json([{"phase": phase, "what": text} for phase, text in rows])
+    else:
+        click.echo("\n".join(f"{phase:<17} {text}" for phase, text in rows))
+
+
+def _steer(action: str, store: str, cluster: Any, as_json: bool) -> None:
+    from serving.rollout.cluster.actions import go_on, reader, request
+
+    name, settings = cluster[0], _settings(cluster[1])
+    api, names, book = reader(name, settings)
+    if request(api, names, action):
+        _end(book.read(), as_json)
+        return
+    say = _say(as_json)
+    say("no process runs this rollout: taking it over")
+    _end(go_on(_open(store), name, settings, run_id=_me(), say=say), as_json)
+
+
+def _open(store: str) -> Any:
+    from components.core.stores import open_store
+
+    return open_store(store)
+
+
+def _settings(options: dict[str, str], plan_file: Path | None = None) -> Any:
+    from serving.rollout.cluster.settings import ClusterSettings
+    from serving.rollout.cluster.site import parse_plan
+
+    plan = parse_plan(plan_file.read_text(), str(plan_file)) if plan_file else None
+    return ClusterSettings.model_validate({**options, "plan": plan})
+
+
+def _newest(store: Any) -> str:
+    from components.core.errors import UsageError
+    from components.core.release import list_releases
+
+    releases = list_releases(store)
+    if not releases:
+        raise UsageError("the store has no release", where=store.uri, fix="Make one with: dual run --data SOURCE --store STORE")
+    return releases[-1].id
+
+
+def _me() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _say(as_json: bool) -> Callable[[str], None]:
+    return lambda text: click.echo(text, err=as_json)
+
+
+def _end(state: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(state.model_dump(mode="json", by_alias=True) if state else None)
+    elif state is None:
+        click.echo("no rollout is in progress: nothing to do")
+    else:
+        click.echo(f"{state.phase}: release {state.candidate.release}" + (f" ({state.reason})" if state.reason else ""))

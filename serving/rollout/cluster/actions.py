@@ -1,0 +1,199 @@
+"""What people and pipeline steps ask of a rollout on a cluster. The pair moves as a whole: cloud first, then the channel, or neither."""
+
+import time
+
+from components.core.channel import read_channel
+from components.core.errors import ConflictError, DualError, UsageError
+from components.core.stores import Store
+from components.publish_mobile.publication import publish_release, undo_publication
+from serving.rollout.cluster.api import Api, pointer
+from serving.rollout.cluster.begin import begin, read_template, take_over
+from serving.rollout.cluster.machine import Machine
+from serving.rollout.cluster.names import ACTION, Names
+from serving.rollout.cluster.objects import live_of
+from serving.rollout.cluster.revision import replicas_of
+from serving.rollout.cluster.settings import ClusterSettings, Plan, Step
+from serving.rollout.cluster.site import StoreChannel, connect_to, open_site, plan_for, release_digest
+from serving.rollout.cluster.state import Book, ClusterRollout, Say
+from serving.rollout.cluster.weights import pods_for, routed_pods_for, share
+
+HEARD_WITHIN = 10.0
+"""Seconds within which a running process takes an action up; then there is none."""
+_LOOK = 0.5
+
+
+def roll_out(store: Store, release: str, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout:
+    """Bring all live traffic to a release, up to where its pair can be published; the state then (drain, or promoted already).
+
+    Raises as `Machine.run`.
+    """
+    with open_site(store, release, name, settings, say) as (site, plan):
+        return begin(site, release, release_digest(store, release), plan, run_id=run_id).run()
+
+
+def ship(store: Store, release: str, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout:
+    """Roll a release out, publish its pair, and wait until the old pods are gone. If the publication fails, the cloud half goes back."""
+    with open_site(store, release, name, settings, say) as (site, plan):
+        machine = begin(site, release, release_digest(store, release), plan, run_id=run_id)
+        return _complete(store, machine)
+
+
+def go_on(store: Store, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout:
+    """Take over the rollout or undo that is not over, and bring it to its end; `UsageError` if there is none."""
+    api = connect_to(settings)
+    names = Names(namespace=api.namespace, name=name)
+    state = _unfinished(api, names)
+    with open_site(store, state.candidate.release, name, settings, say, api=api) as (site, _):
+        book = Book(api, names)
+        state = book.read() or state
+        return _complete(store, take_over(site, run_id, book, state, read_template(api, names)))
+
+
+def finish(store: Store, release: str, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout:
+    """After the publication: wait until the old pods are gone. Nothing to do if they are."""
+    with open_site(store, release, name, settings, say) as (site, plan):
+        machine = begin(site, release, release_digest(store, release), plan, run_id=run_id)
+        return machine.run(finish=True)
+
+
+def abort(
+    store: Store, name: str, settings: ClusterSettings, *, run_id: str, reason: str, say: Say, only_run: str = ""
+) -> ClusterRollout | None:
+    """Take over the rollout that is not over, and go back; None if there is none (or, with `only_run`, if it is another run's).
+
+    Raises `UsageError` if its pair is published already: then it is an undo that is wanted.
+    """
+    api = connect_to(settings)
+    names = Names(namespace=api.namespace, name=name)
+    book = Book(api, names)
+    state = book.read()
+    if state is None or state.is_over() or (only_run and state.run_id != only_run):
+        return None
+    if StoreChannel(store).release() == state.candidate.release:
+        what = f"the pair of {state.candidate.release} is published already"
+        raise UsageError(what, where=f"rollout in namespace {names.namespace}", fix="Take both halves back with: dual rollout undo")
+    with open_site(store, state.candidate.release, name, settings, say, api=api) as (site, _):
+        return take_over(site, run_id, book, state, read_template(api, names)).abort(reason)
+
+
+def undo(store: Store, name: str, settings: ClusterSettings, *, run_id: str, reason: str, say: Say) -> ClusterRollout | None:
+    """Go back to the release before, both halves: live traffic first, then the channel. Instant while the old pods are up.
+
+    A rollout that is not published yet is aborted instead; an undo that is under way is completed, so that it may be repeated. Raises
+    `UsageError` if there is nothing before.
+    """
+    api = connect_to(settings)
+    state = Book(api, Names(namespace=api.namespace, name=name)).read()
+    channel = read_channel(store)
+    if state is not None and not state.is_over():
+        if state.kind == "undo":
+            return go_on(store, name, settings, run_id=run_id, say=say)
+        if channel is None or channel[0].release != state.candidate.release:
+            return abort(store, name, settings, run_id=run_id, reason=reason or "undo was asked for", say=say)
+    if channel is None or not channel[0].previous:
+        what = "there is no release before the promoted one" if channel else "nothing was published yet"
+        raise UsageError(f"{what}: nothing to go back to", where=store.uri, fix="See: dual release list")
+    previous = channel[0].previous
+    with open_site(store, previous, name, settings, say, api=api) as (site, plan):
+        machine = begin(site, previous, release_digest(store, previous), plan, run_id=run_id, kind="undo")
+        return _complete(store, machine, reason)
+
+
+def request(api: Api, names: Names, action: str, *, within: float = HEARD_WITHIN) -> bool:
+    """Ask the running process for an action; True once it was taken up, False if nobody did `within` seconds.
+
+    The request stays where it is, for whoever takes the rollout over. Raises `UsageError` if no rollout is in progress.
+    """
+    state = _unfinished(api, names)
+    found = api.get("ConfigMap", names.state)
+    annotations = found["metadata"].get("annotations")
+    operation = {"op": "add", "path": pointer("metadata", "annotations", ACTION), "value": action}
+    if annotations is None:
+        operation = {"op": "add", "path": "/metadata/annotations", "value": {ACTION: action}}
+    api.patch("ConfigMap", names.state, [operation])
+    deadline = time.monotonic() + max(within, 3 * state.plan.poll_seconds)
+    while time.monotonic() < deadline:
+        if ACTION not in (api.get("ConfigMap", names.state)["metadata"].get("annotations") or {}):
+            return True
+        time.sleep(_LOOK)
+    return False
+
+
+def _unfinished(api: Api, names: Names) -> ClusterRollout:
+    state = Book(api, names).read()
+    if state is None or state.is_over():
+        what = f"no rollout is in progress (the last one is {state.phase})" if state else "there never was a rollout"
+        raise UsageError(what, where=f"namespace {names.namespace}", fix="Start one with: dual rollout start RELEASE")
+    return state
+
+
+def _complete(store: Store, machine: Machine, reason: str = "") -> ClusterRollout:
+    state = machine.run()
+    if not state.is_over():
+        _publish(store, machine, reason)
+        state = machine.run(finish=True)
+    return state
+
+
+def _publish(store: Store, machine: Machine, reason: str) -> None:
+    state = machine.state
+    if StoreChannel(store).release() == state.candidate.release:
+        return
+    try:
+        if state.kind == "undo":
+            _undo_publication(store, state.candidate.release, reason or "undo was asked for")
+        else:
+            publish_release(store, state.candidate.release, run_id=state.run_id, after=state.sequence)
+    except DualError as error:
+        if not isinstance(error, ConflictError) or StoreChannel(store).release() != state.candidate.release:
+            machine.abort(f"the publication failed: {error}")
+        raise
+
+
+def _undo_publication(store: Store, release: str, reason: str) -> None:
+    found = read_channel(store)
+    if found is None or found[0].previous != release:
+        what = f"the channel moved on meanwhile: {release} is no longer what was before"
+        raise ConflictError(what, where=store.uri, fix="Look with `dual release list`, then undo again if it is still wanted")
+    undo_publication(store, reason)
+
+
+def reader(name: str, settings: ClusterSettings) -> tuple[Api, Names, Book]:
+    """What only looks at a rollout needs."""
+    api = connect_to(settings)
+    names = Names(namespace=api.namespace, name=name)
+    return api, names, Book(api, names)
+
+
+def preview_plan(name: str, settings: ClusterSettings) -> list[tuple[str, str]]:
+    """What a rollout would do on this cluster, step by step: (phase, what happens). Reads only."""
+    api, names, _ = reader(name, settings)
+    template = read_template(api, names)
+    live = live_of(api.get("Service", names.service))
+    found = api.find("Deployment", names.deployment(live.stable)) if live.stable else None
+    plan = plan_for(api, names, settings)
+    routed = plan.strategy == "canary" and api.find_allowed("HTTPRoute", names.route) is not None
+    serving = found["spec"].get("replicas", 0) if found else 0
+    return plan_rows(plan, replicas_of(template, names), serving, routed=routed)
+
+
+def plan_rows(plan: Plan, replicas: int, serving: int, *, routed: bool) -> list[tuple[str, str]]:
+    """The same from plain numbers: pods that the template asks for, and pods that serve now (0: a first deployment)."""
+    rows = [("prepare", "the candidate's first pods become ready and see no live traffic")]
+    if plan.preview:
+        rows.append(("validate_preview", "every one of them is asked the golden images"))
+    rows += [_step_row(step, serving, routed=routed) for step in plan.steps if plan.strategy == "canary" and serving]
+    if plan.gate:
+        rows.append(("paused", "until somebody promotes"))
+    rows.append(("promote", f"{replicas} candidate pod(s) ready, then all live traffic moves by one write"))
+    rows.append(("post_analysis", f"{plan.post_count} round(s) of analysis"))
+    rows.append(("drain", f"the old pods stay {plan.scale_down_delay:g} s, and until the pair is published"))
+    return rows
+
+
+def _step_row(step: Step, serving: int, *, routed: bool) -> tuple[str, str]:
+    pods = routed_pods_for(step.weight, serving) if routed else pods_for(step.weight, serving)
+    achieved = float(step.weight) if routed else share(pods, serving)
+    pause = f"{step.pause:g} s" if isinstance(step.pause, float) else step.pause
+    then = f", then a pause ({pause})" if step.pause else ""
+    return "canary", f"{step.weight} % asked: {pods} candidate pod(s) beside {serving}, {achieved:.1f} % achieved; analysis{then}"
