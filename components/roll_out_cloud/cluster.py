@@ -5,6 +5,7 @@ from components.core.record import StepRecord
 from serving.rollout.cluster.actions import reader, roll_out
 from serving.rollout.cluster.settings import ClusterSettings
 from serving.rollout.cluster.state import ClusterRollout
+from serving.rollout.timeline import EVENT_COLUMNS, METRIC_COLUMNS, draw_timeline, event_rows, metric_rows
 
 
 def roll_out_on_cluster(record: StepRecord, release: str, name: str, settings: ClusterSettings) -> None:
@@ -36,8 +37,7 @@ def _keep(record: StepRecord, state: ClusterRollout | None, release: str) -> Non
     if state.checks:
         record.verdict(combine("roll_out_cloud", state.checks, state.stable.release if state.stable else ""))
     record.metric("weight_achieved", state.achieved)
-    rows = [[event.at, event.phase, event.text, event.asked, event.achieved] for event in state.events]
-    record.table("Time line", ["time (UTC)", "phase", "what happened", "weight asked %", "weight achieved %"], rows)
-    measured = [[m.at, m.metric, m.outcome, m.value, m.baseline, m.text] for m in state.measurements]
-    if measured:
-        record.table("Analysis", ["time (UTC)", "metric", "outcome", "candidate", "stable", "in words"], measured)
+    record.table("Time line", EVENT_COLUMNS, event_rows(state.events))
+    if state.measurements:
+        record.table("Analysis", METRIC_COLUMNS, metric_rows(state.measurements))
+    record.picture("timeline", draw_timeline(state.events, state.measurements), "The course of the rollout: phases, weights, both versions")
