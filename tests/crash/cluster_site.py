@@ -16,6 +16,7 @@ from serving.rollout.cluster.api import Api, ChangedError, Json, connect
 from serving.rollout.cluster.begin import Site, begin
 from serving.rollout.cluster.names import COMPONENT, NAME, REPLICAS, REVISION, SERVER, Names
 from serving.rollout.cluster.objects import live_of
+from serving.rollout.cluster.revision import revision_of
 from serving.rollout.cluster.settings import Plan, Step
 from serving.rollout.cluster.state import Book, ClusterRollout, Say
 
@@ -92,9 +93,23 @@ class Controller(threading.Thread):
         self.join()
 
 
+def deployments_of(api: Api) -> Iterator[Json]:
+    """The Deployments of the known releases, one by one: a list would wait for the API server's cache, 50 ms after each write."""
+    (suffix,) = _SUFFIXES or [revision_of("", "", api.get("Deployment", "classifier")).revision]
+    _SUFFIXES[:] = [suffix]
+    for release in RELEASES.values():
+        found = api.find("Deployment", f"classifier-{release}{suffix}")
+        if found is not None:
+            yield found
+
+
+_SUFFIXES: list[str] = []
+"""`-<digest>` of the template, the same in every namespace."""
+
+
 def settle(api: Api, broken: set[str] | None = None) -> None:
     """Give every Deployment the status that a healthy cluster would give it."""
-    for deployment in api.list("Deployment", f"{NAME}=classifier"):
+    for deployment in deployments_of(api):
         name, wanted = deployment["metadata"]["name"], deployment["spec"].get("replicas", 1)
         ready = 0 if broken and any(name.startswith(f"classifier-{each}") for each in broken) else wanted
         status = {
@@ -188,8 +203,7 @@ def ship(
 def violations(api: Api, channel: FileChannel, state: ClusterRollout | None) -> list[str]:
     """Every invariant that does not hold at this moment, read from the objects."""
     live = live_of(api.get("Service", "classifier"))
-    deployments = {each["metadata"]["labels"].get(REVISION, ""): each for each in api.list("Deployment", f"{NAME}=classifier")}
-    deployments.pop("template", None)
+    deployments = {each["metadata"]["labels"][REVISION]: each for each in deployments_of(api)}
     ready = {revision: (each.get("status") or {}).get("readyReplicas", 0) for revision, each in deployments.items()}
     wanted = {revision: each["spec"].get("replicas", 0) for revision, each in deployments.items()}
     found = []

@@ -89,6 +89,10 @@ def perform(order: Order) -> int:
 
 def main() -> None:
     """The zygote: forks a victim for each order, continues stopped ones, and says how each ended."""
+    # Half a second that every victim would need after its fork.
+    import kubernetes.client
+    import kubernetes.config  # noqa: F401
+
     for line in sys.stdin:
         request = json.loads(line)
         if "continue" in request:
