@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from components.core.preprocessing import Preprocessing
+from components.training.backbones import inference
 from components.training.transform import decode_and_resize
 
 LABELS_ASSET = "labels.txt"
@@ -26,44 +27,36 @@ def export_saved_model(network: keras.Model, labels: list[str], contract: Prepro
     asset = names / LABELS_ASSET
     asset.write_text("".join(f"{label}\n" for label in labels))
     module = _Servable(network, labels, contract, asset)
-    signatures: Any = {
-        "serving_default": module.serving_default,
-        "from_pixels": module.from_pixels.get_concrete_function(
-            tf.TensorSpec([None, contract.height, contract.width, contract.channels], tf.uint8, name="pixels")
-        ),
-        "transform": module.transform,
-    }
-    tf.saved_model.save(module, str(folder), signatures=signatures)
+    tf.saved_model.save(module, str(folder), signatures=module.signatures())
     asset.unlink()
     names.rmdir()
 
 
 class _Servable(tf.Module):
-    """The functions behind the signatures. tf.function wants the first argument to be called `self`."""
+    """The functions behind the signatures, and the variables and files that they need."""
 
     def __init__(self, network: keras.Model, labels: list[str], contract: Preprocessing, asset: Path) -> None:
         super().__init__()
         self._contract = contract
         self._labels = tf.constant(labels)
         self.labels_asset = tf.saved_model.Asset(str(asset))
-        self._call = tf.function(lambda pixels: network(pixels, training=False))
+        self._call: Any = inference(network)
+        # Concrete: TensorFlow would trace a function that isn't once more while saving, which takes a second for a large network.
+        self._call = self._call.get_concrete_function()
         # The variables alone, and not the Keras objects: those would double the graph that a server has to load.
         self._weights = [variable.value for variable in network.variables]
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def serving_default(self, image_bytes: Any) -> dict[str, Any]:
-        """Encoded images to answers."""
-        return self._answer(self._decode(image_bytes))
-
-    @tf.function
-    def from_pixels(self, pixels: Any) -> dict[str, Any]:
-        """Resized pixels to answers."""
-        return self._answer(pixels)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def transform(self, image_bytes: Any) -> dict[str, Any]:
-        """Encoded images to the pixels that both networks see."""
-        return {"pixels": self._decode(image_bytes)}
+    def signatures(self) -> dict[str, Any]:
+        """The three signatures by name. No attributes of this module, so that saving doesn't trace them again either."""
+        contract = self._contract
+        encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
+        pixels = tf.TensorSpec([None, contract.height, contract.width, contract.channels], tf.uint8, name="pixels")
+        functions: dict[str, tuple[Any, Any]] = {
+            "serving_default": (lambda image_bytes: self._answer(self._decode(image_bytes)), encoded),
+            "from_pixels": (self._answer, pixels),
+            "transform": (lambda image_bytes: {"pixels": self._decode(image_bytes)}, encoded),
+        }
+        return {name: tf.function(function).get_concrete_function(spec) for name, (function, spec) in functions.items()}
 
     def _decode(self, image_bytes: Any) -> Any:
         spec = tf.TensorSpec([self._contract.height, self._contract.width, self._contract.channels], tf.uint8)

@@ -235,6 +235,15 @@ def test_saved_model_has_the_contract_s_signatures(cloud: Path) -> None:
     assert sorted(path.name for path in cloud.iterdir()) == [CLOUD_MODEL, "tensorboard", "training.json"]
 
 
+def test_saved_model_holds_the_network_once(cloud: Path) -> None:
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    saved = SavedModel.FromString((cloud / CLOUD_MODEL / "saved_model.pb").read_bytes())
+    functions = saved.meta_graphs[0].graph_def.library.function
+    holders = [function.signature.name for function in functions if any("Depthwise" in node.op for node in function.node_def)]
+    assert len(holders) == 1
+
+
 def test_saved_model_answers_alike_from_bytes_and_from_pixels(cloud: Path, tiny_examples: Path) -> None:
     import tensorflow as tf
 
