@@ -22,8 +22,9 @@ FEATURES = "features"
 """Name of the layer whose output [N, D] is what the head learns on."""
 PROBABILITIES = "probabilities"
 """Name of the dense softmax layer."""
+MOST_CONSTANTS = 100_000_000
+"""Parameters of the largest network whose weights `frozen_inference` turns into constants."""
 _MINIMALISTIC = "Minimalistic"
-_MOST_CONSTANTS = 100_000_000
 
 
 def build_network(
@@ -53,19 +54,19 @@ def inference(network: keras.Model) -> Callable[[Any], Any]:
     return tf.function(lambda pixels: network(pixels, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)])
 
 
-def frozen_inference(network: keras.Model) -> Callable[[Any], Any]:
-    """As `inference`, with the weights of this moment as constants.
+def frozen_inference(network: keras.Model, images: int | None = None) -> Callable[[Any], Any]:
+    """As `inference`, with the weights of this moment as constants; for N = `images` only, if that is given.
 
     TensorFlow then folds batch normalisations into the convolutions: a quarter less CPU time (MobileNetV3-Small). A graph can't hold
     2 GB, so very large networks keep their variables.
     """
-    if network.count_params() > _MOST_CONSTANTS:
+    if network.count_params() > MOST_CONSTANTS:
         return inference(network)
     learnt = [variable.numpy() for variable in network.trainable_variables]
     others = [variable.numpy() for variable in network.non_trainable_variables]
     return tf.function(
         lambda pixels: network.stateless_call(learnt, others, pixels, training=False)[0],
-        input_signature=[tf.TensorSpec(network.input_shape, tf.float32)],
+        input_signature=[tf.TensorSpec((images, *network.input_shape[1:]), tf.float32)],
     )
 
 
@@ -152,7 +153,8 @@ def _rescaled_input(backbone: str, size: int) -> Any:
     scale, offset, swapped = rescaling_of(backbone)
     channels = keras.ops.flip(pixels, axis=-1) if swapped else pixels
     layer: Any = keras.layers.Rescaling
-    return layer(scale, offset, name="rescaling")(channels)
+    # EfficientNetB0 to B7 have a layer "rescaling" of their own, although their module's `preprocess_input` changes nothing.
+    return layer(scale, offset, name="pixel_rescaling")(channels)
 
 
 def _module(backbone: str) -> Any:

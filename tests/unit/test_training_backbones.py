@@ -92,18 +92,21 @@ def test_learning_rates_rise_then_fall_to_zero() -> None:
     assert float(cosine_with_warmup(0.01, 100, 0)(0)) == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("backbone", ["MobileNet", "ResNet50"])
+@pytest.mark.parametrize("backbone", ["MobileNet", "ResNet50", "EfficientNetB0"])
 def test_rescaling_is_inside_any_network(backbone: str) -> None:
     import keras
     import numpy as np
 
     from components.training.backbones import build_network, feature_network
 
+    # EfficientNetB0 names a layer "rescaling" itself, in a session without others.
+    keras.utils.clear_session()
     network = build_network(backbone, 32, 3, weights=None, dropout=0)
     plain: Any = getattr(keras.applications, backbone)
     base = plain(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     base.set_weights(network.get_weights()[:-2])
     pixels = np.random.default_rng(1).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
-    module = {"MobileNet": keras.applications.mobilenet, "ResNet50": keras.applications.resnet50}[backbone]
-    wanted = base(module.preprocess_input(pixels.copy()), training=False)
+    applications = keras.applications
+    modules = {"MobileNet": applications.mobilenet, "ResNet50": applications.resnet50, "EfficientNetB0": applications.efficientnet}
+    wanted = base(modules[backbone].preprocess_input(pixels.copy()), training=False)
     np.testing.assert_allclose(feature_network(network)(pixels, training=False), wanted, rtol=1e-3, atol=1e-4)
