@@ -1,6 +1,8 @@
 """Builds a training's artifact: network, phases, export. Everything here needs TensorFlow."""
 
+import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from components.training.backbones import (
 )
 from components.training.curves import TensorBoardLog, draw_curves
 from components.training.export import export_saved_model
-from components.training.features import extract
+from components.training.feature_engines import Engine, Forward, choose_engine, litert_obstacle, make_forward
+from components.training.features import all_kept, extract
 from components.training.fit import Plan, evaluate, fit
-from components.training.head import train_head
+from components.training.head import Features, train_head
 from components.training.inputs import Inputs
 from components.training.train import Job
 from components.training.training import (
@@ -60,8 +63,10 @@ class _Build:
         self.contract = Preprocessing(height=job.size, width=job.size)
         with job.timed("network"):
             self.network = self._network(job.initial(), self.strategy, self.precision)
-        with job.timed("decode"):
-            self.train_split, self.validation = self._split("train"), self._split("validation")
+        self.engine: Engine = self._choose_engine()
+        # Made once, by who asks first.
+        self.forward = functools.cache(self._make_forward)
+        self.train_split, self.validation = self._decode()
         self.history: list[Epoch] = []
         self.log = TensorBoardLog(folder / TENSORBOARD)
         self.weights = class_weights(self.settings.class_weights, job.examples.splits["train"].per_class)
@@ -72,15 +77,7 @@ class _Build:
         if not self.job.pretrained:
             return self._train_from_scratch()
         with self.job.timed("features"):
-            features = extract(
-                feature_network(self.network),
-                self.train_split,
-                self.validation,
-                self.settings,
-                self.job.seed,
-                self.job.features(self.precision),
-                self.job.record.say,
-            )
+            features = self._features()
         with self.job.timed("head"):
             self._train_head(*features)
         if self.settings.fine_tune.epochs:
@@ -110,6 +107,39 @@ class _Build:
                 key=f"{self.key}.weights",
             )
 
+    def _choose_engine(self) -> Engine:
+        return choose_engine(
+            self.settings.feature_engine,
+            self.settings.backbone,
+            obstacle=litert_obstacle(self.network, self.precision),
+            gpu=bool(devices.gpu_capabilities()),
+            key=f"{self.key}.feature_engine",
+        )
+
+    def _make_forward(self) -> Forward:
+        most, key = self.settings.feature_batch, f"{self.key}.feature_engine"
+        return make_forward(self.engine, feature_network(self.network), most=most, key=key)
+
+    def _decode(self) -> tuple[Inputs, Inputs]:
+        """Both splits. Making the network ready keeps one core busy for a second or more: that happens beside."""
+        with ThreadPoolExecutor(1) as beside:
+            ready = beside.submit(self._prepare)
+            with self.job.timed("decode"):
+                splits = self._split("train"), self._split("validation")
+            ready.result()
+        return splits
+
+    def _prepare(self) -> None:
+        if self.job.pretrained and not all_kept(self.job.features(self.precision, self.engine), self.settings):
+            with self.job.timed("features"):
+                self.forward()
+
+    def _features(self) -> tuple[Features, Features]:
+        workspace, say = self.job.features(self.precision, self.engine), self.job.record.say
+        features = extract(self.forward, self.train_split, self.validation, self.settings, self.job.seed, workspace, say)
+        self.forward.cache_clear()
+        return features
+
     def _split(self, split: Any) -> Inputs:
         return Inputs(self.job.root, split, self.contract, cache_megabytes=self.settings.cache_megabytes)
 
@@ -117,7 +147,8 @@ class _Build:
         start = {"imagenet": "ImageNet weights", "file": self.job.weights.asked, "none": "random weights"}[self.job.weights.used]
         self.job.record.note(
             f"{self.settings.backbone} from {start} at {self.job.size} px on {self.train_split.count} images "
-            f"({self.precision}, {self.strategy.num_replicas_in_sync} device(s))"
+            f"({self.precision}, {self.strategy.num_replicas_in_sync} device(s)"
+            + (f", features by {self.engine})" if self.job.pretrained else ")")
         )
 
     def _train_head(self, train: Any, validation: Any) -> None:

@@ -4,18 +4,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 
-from components.training.backbones import frozen_inference
+from components.training.feature_engines import Forward
 from components.training.head import Features
 from components.training.inputs import Inputs
 from components.training.settings import TrainSettings
 from components.training.workspace import Workspace
 
+_VALIDATION = "validation"
+
 
 def extract(
-    backbone: keras.Model,
+    forward: Callable[[], Forward],
     train: Inputs,
     validation: Inputs,
     settings: TrainSettings,
@@ -23,18 +24,30 @@ def extract(
     workspace: Workspace,
     say: Callable[[str], None],
 ) -> tuple[Features, Features]:
-    """Features of both splits, from the workspace if they were kept there; each part is kept as soon as it is there."""
-    forward = _forward(backbone)
+    """Features of both splits, from the workspace if they were kept there; each part is kept as soon as it is there.
+
+    `forward` is asked for as often as a part is missing.
+    """
 
     def part(name: str, batches: Callable[[], Any]) -> Any:
-        return _part(name, lambda: forward(batches()), workspace, say)
+        return _part(name, lambda: forward()(batches()), workspace, say)
 
     batch = settings.feature_batch
-    views = [part("view-0", lambda: train.plain(batch))]
+    views = [part(_view(0), lambda: train.plain(batch))]
     for view in range(settings.augment.views):
-        views.append(part(f"view-{view + 1}", lambda view=view: train.view(batch, view, settings.augment, seed)))
-    held = part("validation", lambda: validation.plain(batch))
+        views.append(part(_view(view + 1), lambda view=view: train.view(batch, view, settings.augment, seed)))
+    held = part(_VALIDATION, lambda: validation.plain(batch))
     return Features(np.stack(views), train.labels), Features(held[None], validation.labels)
+
+
+def all_kept(workspace: Workspace, settings: TrainSettings) -> bool:
+    """Whether `extract` would find every part in the workspace."""
+    return all(workspace.has(name) for name in (*map(_view, range(settings.augment.views + 1)), _VALIDATION))
+
+
+def _view(number: int) -> str:
+    """The name of the unchanged images' part, which is 0, or of an augmented view's."""
+    return f"view-{number}"
 
 
 def _part(name: str, compute: Callable[[], Any], workspace: Workspace, say: Callable[[str], None]) -> Any:
@@ -48,12 +61,3 @@ def _part(name: str, compute: Callable[[], Any], workspace: Workspace, say: Call
     seconds = time.monotonic() - began
     say(f"features {name}: {len(values)} images × {values.shape[1]} in {seconds:.1f} s ({len(values) / seconds:.0f} images/s)")
     return values
-
-
-def _forward(backbone: keras.Model) -> Callable[[Any], Any]:
-    """(pixels, …) batches → features float32 [N, D]; on all devices if the backbone lives on several."""
-    if backbone.distribute_strategy.num_replicas_in_sync > 1:
-        run: Any = backbone.predict
-        return lambda batches: run(batches.map(lambda pixels, _: pixels), verbose=0).astype(np.float32)
-    step = frozen_inference(backbone)
-    return lambda batches: np.concatenate([np.asarray(step(pixels), np.float32) for pixels, _ in batches])

@@ -105,7 +105,14 @@ class TrainSettings(Section):
     mixed_precision: Literal["auto", "on", "off"] = Field(
         default="auto", description="16-bit arithmetic: `auto` uses it on GPUs that have it; `on` fails without one."
     )
-    feature_batch: int = Field(default=32, ge=1, le=4096, description="Images per forward pass of the frozen backbone.")
+    feature_batch: int = Field(
+        default=32, ge=1, le=4096, description="Images per forward pass of the frozen backbone; with LiteRT, most images at once."
+    )
+    feature_engine: Literal["auto", "tensorflow", "litert"] = Field(
+        default="auto",
+        description="What runs the frozen backbone: `litert` computes in float32 on the CPU and is faster for some networks; `auto` "
+        "uses it for those where there is no GPU.",
+    )
     cache_megabytes: int = Field(
         default=2048, ge=0, description="Decoded pixels of a split up to this size stay in memory; more go to a file."
     )

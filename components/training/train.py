@@ -58,7 +58,7 @@ class Job:
             "settings": self.settings.model_dump(exclude={"weights", "cache_megabytes"}),
             "seed": self.seed,
             "weights": self.weights.model_dump(exclude={"asked"}),
-            "versions": [version("tensorflow"), version("keras")],
+            "versions": [version(package) for package in ("tensorflow", "keras", "ai-edge-litert")],
         }
 
     def checkpoints(self) -> Workspace:
@@ -66,10 +66,11 @@ class Job:
         key = sha256_json([self.inputs(), sha256_source(_SOURCE)])[:24]
         return Workspace(self.record.store, join("cache", self.record.step, "work", key))
 
-    def features(self, precision: str) -> Workspace:
+    def features(self, precision: str, engine: str) -> Workspace:
         """Where the features lie that every training of the same backbone on the same images shares."""
         kept = {"backbone", "augment"} if self.settings.augment.views else {"backbone"}
-        inputs = {**self.inputs(), "settings": self.settings.model_dump(include=kept), "size": self.size, "precision": precision}
+        computed = {"size": self.size, "precision": precision, "engine": engine}
+        inputs = {**self.inputs(), "settings": self.settings.model_dump(include=kept), **computed}
         key = sha256_json([{**inputs, "kind": ""}, sha256_source(_SOURCE)])[:24]
         return Workspace(self.record.store, join("cache", "features", key))
 

@@ -61,7 +61,8 @@ class Training(BaseModel):
     precision: str
     replicas: int
     seconds: dict[str, float]
-    """Wall-clock seconds of each part of this training, without what a resumed run found done."""
+    """Wall-clock seconds of each part of this training, without what a resumed run found done. Parts may overlap: the network is made
+    ready for the features while images are decoded."""
     settings: dict[str, Any]
 
 

@@ -55,6 +55,10 @@ class Workspace:
             where = f"{self.store.uri}/{self._name(name)}"
             raise DataError(f"the checkpoint is damaged ({error})", where=where, fix="Delete it and run again") from None
 
+    def has(self, name: str) -> bool:
+        """Whether there is a piece of that name, whole or damaged."""
+        return self.store.exists(self._name(name))
+
     def delete(self, name: str) -> None:
         """Forget a piece; no error if there is none."""
         self.store.delete(self._name(name))
