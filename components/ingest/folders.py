@@ -1,8 +1,8 @@
 """Class folders (`<class>/…/image`) and split folders (`train/<class>/…/image`) as items."""
 
 import unicodedata
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
+from functools import cache, partial
 
 from components.core.errors import DataError
 from components.core.examples import Split
@@ -18,25 +18,31 @@ def folder_source(tree: Tree, limit: int, root: str = "", span: str = "") -> Sou
     Keys are names in the tree, without a folder that only wraps the others. Raises `DataError` if there is no class folder.
     """
     given, root = root, _unwrapped(tree, root)
-    files = [name for name in tree.names() if name.startswith(root)]
+    files = [name for name in tree.names() if name.startswith(root)] if root else tree.names()
     splits = _split_folders(tree, root)
-    depth = 2 if splits else 1
-    labelled = [name for name in files if name.count("/") - root.count("/") >= depth]
+    slashes = root.count("/") + (2 if splits else 1)
     classes = _classes(tree, root, splits)
     if not classes:
         raise DataError(
             "there are no class folders", where=f"{tree.uri}/{root}".rstrip("/"), fix="Put the images into one folder per class"
         )
     return Source(
-        items=_items(tree, labelled, given, root, splits, limit, span),
+        items=_items(tree, _labelled(files, slashes), given, root, splits, limit, span),
         kind="split folders" if splits else "class folders",
         fingerprint=tree.fingerprint(),
         classes=sorted(set(classes.values())),
-        total=len(labelled),
+        total=sum(1 for _ in _labelled(files, slashes)),
+        # Names in a tree differ, and so do keys, unless a name had to be written in another way.
+        distinct=all(spell(name) == name for name in files),
         remote=tree.remote,
         spans=[span] if span else [],
-        problems=_strays(files, labelled) + _unreadable(tree, root),
+        problems=_strays(files, slashes) + _unreadable(tree, root),
     )
+
+
+def _labelled(files: list[str], slashes: int) -> Iterator[str]:
+    """Files that lie in a class folder: so deep, or deeper."""
+    return (name for name in files if name.count("/") >= slashes)
 
 
 def _unwrapped(tree: Tree, root: str) -> str:
@@ -70,22 +76,23 @@ def _classes(tree: Tree, root: str, splits: dict[str, Split]) -> dict[str, str]:
     return {name: class_name(name) for folder in folders for name in _children(tree, folder)}
 
 
-def _items(tree: Tree, names: list[str], given: str, root: str, splits: dict[str, Split], limit: int, span: str) -> Iterator[Item]:
+def _items(tree: Tree, names: Iterable[str], given: str, root: str, splits: dict[str, Split], limit: int, span: str) -> Iterator[Item]:
+    label_of = cache(class_name)
     for name in names:
-        parts = name.removeprefix(root).split("/")
-        label = class_name(parts[1 if splits else 0])
+        below = name.removeprefix(root)
+        parts = below.split("/", 2)
         split = splits[parts[0]] if splits else None
-        yield Item(spell(given + name.removeprefix(root)), label, partial(tree.read, name, limit), split, span=span)
+        yield Item(spell(given + below), label_of(parts[1 if splits else 0]), partial(tree.read, name, limit), split, span=span)
 
 
 def _unreadable(tree: Tree, root: str) -> list[Problem]:
     return [Problem("unreadable_folder", spell(name)) for name in tree.unreadable() if name.startswith(root)]
 
 
-def _strays(files: list[str], labelled: list[str]) -> list[Problem]:
+def _strays(files: list[str], slashes: int) -> list[Problem]:
     """Images that lie outside any class folder; other files there (a manifest, a licence) are nobody's business."""
-    inside = set(labelled)
-    return [Problem("no_label", spell(name), "outside any class folder") for name in files if name not in inside and _is_image(name)]
+    outside = (name for name in files if name.count("/") < slashes and _is_image(name))
+    return [Problem("no_label", spell(name), "outside any class folder") for name in outside]
 
 
 def _is_image(name: str) -> bool:

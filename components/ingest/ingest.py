@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from components.core.cache import cached_result
-from components.core.examples import MANIFEST, Examples
+from components.core.examples import MANIFEST, Examples, Split, SplitExamples
 from components.core.record import StepRecord
 from components.core.settings import section
 from components.ingest.items import Source
 from components.ingest.plan import Plan, make_plan
-from components.ingest.scan import Say, Spool, scan_source
+from components.ingest.scan import Say, scan_source
 from components.ingest.settings import IngestSettings
 from components.ingest.shards import content_digest, write_shards
 from components.ingest.source import open_source
+from components.ingest.spool import Spool
 from components.ingest.summary import Ingested, record_ingested, summarize
 
 SOURCE = ("components.ingest", "components.core.examples")
@@ -57,17 +58,20 @@ def _build(record: StepRecord, data: str, settings: IngestSettings, source: Sour
         scan = scan_source(source, settings, spool, record.say)
         plan = make_plan(source, scan, settings)
         ingested = summarize(source, scan, plan)
-        record_ingested(record, ingested, plan, spool)
-        if source.drawn:
-            record.warn("the images are drawn by the embedded generator: no figure of this run is about photographs")
-        _write(output, data, settings, source, plan, spool, ingested)
+        with write_shards(plan, spool, output, settings) as splits:
+            record_ingested(record, ingested, plan, spool)
+            if source.drawn:
+                record.warn("the images are drawn by the embedded generator: no figure of this run is about photographs")
+            digest = content_digest(plan)
+    _describe(output, data, source, plan, splits, digest, ingested)
 
 
-def _write(output: Path, data: str, settings: IngestSettings, source: Source, plan: Plan, spool: Spool, ingested: Ingested) -> None:
-    splits = write_shards(plan, spool, output, settings)
+def _describe(
+    output: Path, data: str, source: Source, plan: Plan, splits: dict[Split, SplitExamples], digest: str, ingested: Ingested
+) -> None:
     examples = Examples(
         labels=plan.labels,
-        digest=content_digest(plan),
+        digest=digest,
         splits=splits,
         slice_columns=source.slice_columns,
         spans=source.spans,

@@ -68,5 +68,7 @@ class Source:
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     drawn: bool = False
+    distinct: bool = False
+    """Whether all keys are known to differ, so that nobody must remember them."""
     remote: bool = False
     """Whether reading an item means waiting for a network, which more threads than cores can do."""

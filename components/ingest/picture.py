@@ -145,7 +145,9 @@ def _is_plain(image: Image.Image, data: bytes) -> bool:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    upright = ImageOps.exif_transpose(image)
+    # In place: what stands upright already would be copied for nothing.
+    ImageOps.exif_transpose(image, in_place=True)
+    upright = image
     if upright.mode.startswith("I") or upright.mode == "F":
         upright = _high_byte(upright)
     if upright.has_transparency_data:

@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from components.core.errors import DataError
 from components.core.examples import SPLITS, Split
-from components.ingest.duplicates import Pair, find_near, near_conflicts, without_copies, without_leaks
+from components.ingest.duplicates import find_near, near_conflicts, without_copies, without_leaks
+from components.ingest.entries import Entries, Rows
 from components.ingest.items import Problem, Source
-from components.ingest.scan import Entry, Scan
+from components.ingest.near import Pairs
+from components.ingest.scan import Scan
 from components.ingest.settings import IngestSettings
-from components.ingest.splits import assign_splits
+from components.ingest.splits import assign_splits, touches
 
 _SHOWN = 10
 
@@ -18,25 +22,35 @@ _SHOWN = 10
 class Plan:
     """The examples to write, by split, and everything that was decided on the way."""
 
+    entries: Entries
+    """All usable images, also those that were left out."""
     labels: list[str]
-    splits: dict[Split, list[Entry]]
+    splits: dict[Split, Rows]
+    """Rows of `entries`, ascending."""
     problems: list[Problem]
-    pairs: list[Pair] = field(default_factory=list)
-    """Near-duplicates: different files that look alike."""
+    pairs: Pairs
+    """Near-duplicates: rows whose files differ but look alike."""
     warnings: list[str] = field(default_factory=list)
+
+    def label_counts(self, split: Split) -> dict[str, int]:
+        """Label → how many examples of a split have it."""
+        counts = self.entries.label_counts(self.splits[split])
+        return {label: counts[label] for label in self.labels}
 
 
 def make_plan(source: Source, scan: Scan, settings: IngestSettings) -> Plan:
     """Decide everything. Raises `DataError`, with names, for what a policy refuses and for data that nothing can be learned from."""
-    entries, copies = without_copies(scan.entries, settings)
-    pairs = find_near(entries, settings.duplicate_distance)
-    alike = assign_splits(entries, pairs, settings)
-    entries, leaks = without_leaks(entries, [pair for pair in pairs if not {pair[0].label, pair[1].label} & alike])
-    labels = sorted({entry.label for entry in entries})
+    entries = scan.entries
+    rows, copies = without_copies(entries, settings)
+    pairs = find_near(entries, rows, settings.duplicate_distance)
+    alike = assign_splits(entries, rows, pairs, settings)
+    rows, leaks = without_leaks(entries, rows, pairs[~touches(entries, pairs, alike)])
+    labels = sorted(entries.labels[number] for number in np.unique(entries.table["label"][rows]))
     empty = sorted((set(source.classes) | set(scan.labels)) - set(labels))
-    problems = [*scan.problems, *copies, *leaks, *near_conflicts(pairs), *_empty_classes(empty, settings)]
+    problems = [*scan.problems, *copies, *leaks, *near_conflicts(entries, pairs), *_empty_classes(empty, settings)]
     _refuse([problem for problem in problems if problem.action == "refused"])
-    plan = Plan(labels, {split: [e for e in entries if e.split == split] for split in SPLITS}, problems, pairs, _warnings(alike))
+    splits: dict[Split, Rows] = {split: entries.in_split(rows, split) for split in SPLITS}
+    plan = Plan(entries, labels, splits, problems, pairs, _warnings({entries.labels[number] for number in alike}))
     _require_classes(plan)
     _require_splits(plan)
     return plan
@@ -79,9 +93,9 @@ def _require_classes(plan: Plan) -> None:
 
 
 def _require_splits(plan: Plan) -> None:
-    for split, entries in plan.splits.items():
-        if not entries:
+    for split, rows in plan.splits.items():
+        if not len(rows):
             raise DataError(f"no image is left for the {split} split", fix="Add images: a class needs at least three, better fifty")
-    lacking = sorted(set(plan.labels) - {entry.label for entry in plan.splits["train"]})
+    lacking = [label for label, count in plan.label_counts("train").items() if not count]
     if lacking:
         raise DataError(f"no training image of {', '.join(lacking[:_SHOWN])}", fix="Add images of them, or remove the class")

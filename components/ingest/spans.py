@@ -44,6 +44,7 @@ def span_source(tree: Tree, pattern: str, wanted: str, limit: int) -> Source:
         fingerprint=tree.fingerprint() and [tree.fingerprint(), chosen],
         classes=sorted({name for part in parts for name in part.classes}),
         total=sum(part.total for part in parts),
+        distinct=all(part.distinct for part in parts),
         remote=tree.remote,
         spans=[str(span) for span in chosen],
         notes=[f"spans: {', '.join(folders[span] for span in chosen)}"],

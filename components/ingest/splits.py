@@ -1,90 +1,104 @@
 """Which split an image belongs to: by the digest of its file, so that it stays there when others come and go."""
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from components.core.examples import SPLITS, Split
-from components.ingest.duplicates import Pair, group_leaders, without_leaks
-from components.ingest.scan import Entry
+from components.ingest.duplicates import group_leaders, without_leaks
+from components.ingest.entries import NO_SPLIT, Entries, Rows
+from components.ingest.near import Pairs
 from components.ingest.settings import IngestSettings
 
+_TRAIN = SPLITS.index("train")
+Places = NDArray[np.float64]
+"""Where in [0, 1) digests lie."""
 
-def assign_splits(entries: list[Entry], pairs: list[Pair], settings: IngestSettings) -> set[str]:
-    """Give a split to every entry that has none; near-duplicates get the same one. Returns the labels for which that can't be done.
+
+def assign_splits(entries: Entries, rows: Rows, pairs: Pairs, settings: IngestSettings) -> set[int]:
+    """Give a split to each of `rows` that has none; near-duplicates get the same one. Returns the labels for which that can't be done.
 
     The split depends on the SHA-256 of the file alone: adding, removing, renaming or moving other images changes nothing (except that
     a class with too few images gets at least one into each split). A group of near-duplicates follows its smallest digest. If the
     source has splits already, only those that it lacks are taken from its training images.
     """
-    given = {entry.split for entry in entries if entry.split}
-    free = [entry for entry in entries if entry.split is None or (entry.split == "train" and len(given) < len(SPLITS))]
-    usable, alike = _usable_pairs(free, pairs)
-    leaders = group_leaders(free, usable)
-    missing: list[Split] = [split for split in SPLITS if split not in given or split == "train"]
-    for entry in free:
-        split = hash_split(leaders[id(entry)], settings)
-        entry.split = split if split in missing else "train"
-    _fill_gaps(free, leaders, missing, settings)
-    return alike | _wiped_out(entries, [pair for pair in pairs if not _touches(pair, alike)])
+    splits = entries.table["split"]
+    given = set(splits[rows].tolist()) - {NO_SPLIT}
+    free = rows[(splits[rows] == NO_SPLIT) | ((splits[rows] == _TRAIN) & (len(given) < len(SPLITS)))]
+    usable, alike = _usable_pairs(entries, free, pairs)
+    leaders = group_leaders(entries, free, usable)
+    missing: list[Split] = [split for split in SPLITS if SPLITS.index(split) not in given or split == "train"]
+    places = _places(entries)
+    hashed = hash_splits(places[leaders[free]], settings)
+    splits[free] = np.where(np.isin(hashed, [SPLITS.index(split) for split in missing]), hashed, _TRAIN)
+    _fill_gaps(entries, free, leaders, places, missing, settings)
+    kept = pairs[~touches(entries, pairs, alike)]
+    return alike | _wiped_out(entries, rows, kept)
 
 
-def hash_split(digest: bytes, settings: IngestSettings) -> Split:
-    """Where a SHA-256 falls: below `test_fraction` test, then `validation_fraction` of validation, the rest train."""
-    place = _place(digest)
-    if place < settings.test_fraction:
-        return "test"
-    return "validation" if place < settings.test_fraction + settings.validation_fraction else "train"
+def hash_splits(places: Places, settings: IngestSettings) -> Rows:
+    """The numbers of the splits of places: below `test_fraction` test, then `validation_fraction` of validation, the rest train."""
+    ends = (settings.test_fraction, settings.test_fraction + settings.validation_fraction)
+    order = np.array([SPLITS.index(split) for split in ("test", "validation", "train")])
+    return order[np.searchsorted(ends, places, side="right")]
 
 
-def _place(digest: bytes) -> float:
-    return int.from_bytes(digest[:8], "big") / 2**64
+def _places(entries: Entries) -> Places:
+    """By the rank of the digest."""
+    places = np.empty(len(entries))
+    first = np.ascontiguousarray(entries.table["original"]).view(">u8").reshape(-1, 4)[:, 0]
+    places[entries.digest_ranks()] = first.astype(np.float64) / 2**64
+    return places
 
 
-def _touches(pair: Pair, labels: Collection[str]) -> bool:
-    return pair[0].label in labels or pair[1].label in labels
+def touches(entries: Entries, pairs: Pairs, labels: Collection[int]) -> NDArray[np.bool_]:
+    """Which pairs have an end with one of the labels."""
+    ends = np.isin(entries.table["label"][pairs], list(labels))
+    return ends[:, 0] | ends[:, 1]
 
 
-def _usable_pairs(entries: list[Entry], pairs: list[Pair]) -> tuple[list[Pair], set[str]]:
-    """Pairs that may bind entries to one split, and the labels whose images are so alike that they would all be bound together."""
-    leaders = group_leaders(entries, pairs)
-    groups: dict[str, set[bytes]] = defaultdict(set)
-    for entry in entries:
-        groups[entry.label].add(leaders[id(entry)])
-    sizes = Counter(entry.label for entry in entries)
-    alike = {label for label, found in groups.items() if len(found) < len(SPLITS) <= sizes[label]}
-    return [pair for pair in pairs if not _touches(pair, alike)], alike
+def _usable_pairs(entries: Entries, rows: Rows, pairs: Pairs) -> tuple[Pairs, set[int]]:
+    """Pairs that may bind rows to one split, and the labels whose images are so alike that they would all be bound together."""
+    labels = entries.table["label"][rows]
+    groups = np.unique(np.stack([labels, group_leaders(entries, rows, pairs)[rows]]), axis=1)[0]
+    found, sizes = (np.bincount(numbers, minlength=len(entries.labels)) for numbers in (groups, labels))
+    alike = set(np.flatnonzero((found < len(SPLITS)) & (sizes >= len(SPLITS))).tolist())
+    return pairs[~touches(entries, pairs, alike)], alike
 
 
-def _wiped_out(entries: list[Entry], pairs: list[Pair]) -> set[str]:
+def _wiped_out(entries: Entries, rows: Rows, pairs: Pairs) -> set[int]:
     """Labels that would lose all images of a split if its near-duplicates in better splits were dropped."""
-    before = {(entry.label, entry.split) for entry in entries}
-    after = {(entry.label, entry.split) for entry in without_leaks(entries, pairs)[0]}
-    return {label for label, _ in before - after}
+    kept, _ = without_leaks(entries, rows, pairs)
+    before, after = (np.unique(entries.table[["label", "split"]][part]).tolist() for part in (rows, kept))
+    return {label for label, _ in set(before) - set(after)}
 
 
-def _fill_gaps(entries: Iterable[Entry], leaders: dict[int, bytes], wanted: Sequence[Split], settings: IngestSettings) -> None:
+def _fill_gaps(entries: Entries, rows: Rows, leaders: Rows, places: Places, wanted: Sequence[Split], settings: IngestSettings) -> None:
     """Give each class at least one group in every wanted split, where it has groups enough; the nearest digest moves."""
-    groups: dict[str, dict[bytes, list[Entry]]] = defaultdict(lambda: defaultdict(list))
-    for entry in entries:
-        groups[entry.label][leaders[id(entry)]].append(entry)
-    for label in sorted(groups):
-        if len(groups[label]) >= len(wanted):
-            for split in wanted:
-                _fill_gap(groups[label], split, settings)
+    labels, splits = entries.table["label"][rows], entries.table["split"]
+    (of_label, of_leader), first = np.unique(np.stack([labels, leaders[rows]]), axis=1, return_index=True)
+    of_split = splits[rows[first]].astype(np.int64)
+    for label in np.flatnonzero(np.bincount(of_label) >= len(wanted)).tolist():
+        mine = of_label == label
+        for split in wanted:
+            moved = _fill_gap(of_leader[mine], of_split[mine], places, split, settings)
+            if moved is not None:
+                of_split[mine & (of_leader == moved)] = SPLITS.index(split)
+                splits[rows[(labels == label) & (leaders[rows] == moved)]] = SPLITS.index(split)
 
 
-def _fill_gap(groups: dict[bytes, list[Entry]], split: Split, settings: IngestSettings) -> None:
-    held = Counter(members[0].split for members in groups.values())
-    if held[split]:
-        return
-    movable = [leader for leader, members in groups.items() if held[members[0].split] > 1]
-    if movable:
-        for entry in groups[min(movable, key=lambda leader: (_distance(leader, split, settings), leader))]:
-            entry.split = split
+def _fill_gap(leaders: Rows, splits: Rows, places: Places, wanted: Split, settings: IngestSettings) -> int | None:
+    """The leader of the group of a class that should move to `wanted`, if that is empty and another split can spare one."""
+    held = np.bincount(splits, minlength=len(SPLITS))
+    movable = leaders[held[splits] > 1]
+    if held[SPLITS.index(wanted)] or not len(movable):
+        return None
+    return int(movable[np.lexsort((movable, _distances(places[movable], wanted, settings)))[0]])
 
 
-def _distance(digest: bytes, split: Split, settings: IngestSettings) -> float:
-    """How far a digest's place is from the interval of `split`."""
-    place, test, validation = _place(digest), settings.test_fraction, settings.validation_fraction
+def _distances(places: Places, split: Split, settings: IngestSettings) -> Places:
+    """How far places are from the interval of `split`."""
+    test, validation = settings.test_fraction, settings.validation_fraction
     low, high = {"test": (0.0, test), "validation": (test, test + validation), "train": (test + validation, 1.0)}[split]
-    return max(low - place, place - high, 0.0)
+    return np.maximum(np.maximum(low - places, places - high), 0.0)

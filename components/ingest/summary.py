@@ -8,9 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from components.core.examples import SPLITS
 from components.core.record import StepRecord
+from components.ingest.entries import Entry
 from components.ingest.items import Problem, Source
 from components.ingest.plan import Plan
-from components.ingest.scan import Entry, Scan, Spool
+from components.ingest.scan import Scan
+from components.ingest.spool import Spool
 
 FILE = "ingest.json"
 _NAMED = 20
@@ -55,13 +57,13 @@ class Ingested(BaseModel):
 
 def summarize(source: Source, scan: Scan, plan: Plan) -> Ingested:
     """Counts and findings, findings sorted by kind and key."""
-    counted = Counter((entry.label, split) for split, entries in plan.splits.items() for entry in entries)
+    counted = {split: plan.label_counts(split) for split in SPLITS}
     problems = sorted(plan.problems, key=lambda problem: (problem.kind, problem.key))
     return Ingested(
         layout=source.kind,
         read=scan.read,
         scaled=scan.scaled,
-        counts={label: {split: counted[label, split] for split in SPLITS} for label in plan.labels},
+        counts={label: {split: counted[split][label] for split in SPLITS} for label in plan.labels},
         findings=[Finding.model_validate(_finding(problem)) for problem in problems],
         spans=source.spans,
         notes=source.notes,
@@ -74,7 +76,7 @@ def _finding(problem: Problem) -> dict[str, str]:
 
 def record_ingested(record: StepRecord, ingested: Ingested, plan: Plan, spool: Spool) -> None:
     """Put counts, problems (named, capped), notes and the sheet of near-duplicates into the run record."""
-    total = sum(len(entries) for entries in plan.splits.values())
+    total = sum(len(rows) for rows in plan.splits.values())
     record.note(f"{total:,} examples of {len(plan.labels)} classes from {ingested.read:,} files ({ingested.layout})")
     for note in ingested.notes:
         record.note(note)
@@ -88,8 +90,8 @@ def record_ingested(record: StepRecord, ingested: Ingested, plan: Plan, spool: S
     if ingested.findings:
         record.table("What was wrong with the data", ["kind", "action", "number", "names"], _problem_rows(ingested))
         record.warn(_sentence(ingested))
-    if plan.pairs:
-        sheet = _sheet(plan.pairs[:_SHEET_PAIRS], spool)
+    if len(plan.pairs):
+        sheet = _sheet([(plan.entries[a], plan.entries[b]) for a, b in plan.pairs[:_SHEET_PAIRS]], spool)
         caption = f"Near-identical pictures ({min(len(plan.pairs), _SHEET_PAIRS)} of {len(plan.pairs)} pairs)"
         record.picture("near_duplicates", sheet, caption)
 
@@ -130,7 +132,7 @@ def _sheet(pairs: list[tuple[Entry, Entry]], spool: Spool) -> bytes:
     for number, pair in enumerate(pairs):
         left, top = (number % 2) * (2 * _SIDE + 24), (number // 2) * (_SIDE + 40)
         for side, entry in enumerate(pair):
-            with Image.open(io.BytesIO(spool.read(entry))) as image:
+            with Image.open(io.BytesIO(spool.read(entry.offset, entry.length))) as image:
                 image.thumbnail((_SIDE, _SIDE))
                 sheet.paste(image.convert("RGB"), (left + side * (_SIDE + 4), top))
             draw.text((left, top + _SIDE + 2 + 14 * side), f"{entry.split}: {entry.key}"[-44:], fill="black")

@@ -6,6 +6,7 @@ the data, its masked CRC-32C). Message: tensorflow/core/example/{example,feature
 
 import struct
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import BinaryIO
 
 import google_crc32c
@@ -14,13 +15,26 @@ from components.core.errors import DataError
 
 Value = bytes | int
 _MASK = 0xA282EAD8
+_SHORT = 16
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 
 def frame(data: bytes) -> bytes:
     """One record as it stands in a TFRecord file."""
-    length = struct.pack("<Q", len(data))
-    return b"".join((length, _masked(length), data, _masked(data)))
+    return b"".join(_framed([data]))
+
+
+def framed_example(features: Mapping[str, Value]) -> list[bytes]:
+    """The pieces of `frame(encode_example(features))`: joining them is left to the writer, so that an image is copied once."""
+    return _framed(_message(features))
+
+
+def _framed(pieces: list[bytes]) -> list[bytes]:
+    length = struct.pack("<Q", sum(map(len, pieces)))
+    crc = 0
+    for piece in pieces:
+        crc = google_crc32c.extend(crc, piece)
+    return [length, _mask(google_crc32c.value(length)), *pieces, _mask(crc)]
 
 
 def read_records(file: BinaryIO, name: str, limit: int) -> Iterator[bytes]:
@@ -49,23 +63,54 @@ def _body(file: BinaryIO, head: bytes, limit: int) -> bytes | None:
 
 
 def _masked(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
+    return _mask(google_crc32c.value(data))
+
+
+def _mask(crc: int) -> bytes:
     return struct.pack("<I", ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF)
 
 
 def encode_example(features: Mapping[str, Value]) -> bytes:
     """A serialized tf.train.Example of scalar features (bytes or non-negative int64), in the order of their names."""
-    entries = b"".join(_field(1, _entry(name, features[name])) for name in sorted(features))
-    return _field(1, entries)
+    return b"".join(_message(features))
 
 
-def _entry(name: str, value: Value) -> bytes:
-    feature = _field(3, _field(1, _varint(value))) if isinstance(value, int) else _field(1, _field(1, value))
-    return _field(1, name.encode()) + _field(2, feature)
+def _message(features: Mapping[str, Value]) -> list[bytes]:
+    entries = [piece for name in sorted(features) for piece in _entry(name, features[name])]
+    return [_head(1, sum(map(len, entries))), *entries]
+
+
+def _entry(name: str, value: Value) -> tuple[bytes, ...]:
+    """The pieces of one feature."""
+    if isinstance(value, int) or len(value) <= _SHORT:
+        return _short_entry(name, value)
+    return _entry_head(name, len(value)), value
+
+
+@lru_cache(maxsize=4096)
+def _short_entry(name: str, value: Value) -> tuple[bytes]:
+    """Remembered, because formats, labels and sizes come again and again."""
+    if isinstance(value, int):
+        feature = _field(3, _field(1, _varint(value)))
+        return (_field(1, _field(1, name.encode()) + _field(2, feature)),)
+    return (_entry_head(name, len(value)) + value,)
+
+
+@lru_cache(maxsize=4096)
+def _entry_head(name: str, length: int) -> bytes:
+    """All that stands before a value of `length` bytes: the heads of the map entry, the feature, the list and the value, and the name."""
+    value = _head(1, length)
+    values = _head(1, len(value) + length) + value
+    feature = _field(1, name.encode()) + _head(2, len(values) + length) + values
+    return _head(1, len(feature) + length) + feature
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    return bytes([number << 3 | _DELIMITED]) + _varint(len(payload)) + payload
+    return _head(number, len(payload)) + payload
+
+
+def _head(number: int, length: int) -> bytes:
+    return bytes([number << 3 | _DELIMITED]) + _varint(length)
 
 
 def _varint(value: int) -> bytes:
