@@ -6,6 +6,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -237,7 +238,8 @@ def connect(namespace: str = "", *, context: str = "", kubeconfig: Path | None =
 
 
 def _load(config: Any, configuration: Any, context: str, kubeconfig: Path | None) -> str:
-    file = str(kubeconfig) if kubeconfig else None
+    # Read now: the client's own default is the environment of the moment when it was imported.
+    file = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG")
     try:
         config.load_kube_config(file, context=context or None, client_configuration=configuration)
         contexts, active = config.list_kube_config_contexts(file)
