@@ -322,8 +322,13 @@ def stage_cloud(store: Store, release_id: str, model_dir: Path) -> int:
 
 def place_cloud(store: Store, release: Release, model_dir: Path) -> int:
     """`stage_cloud` for a release.json that was read, and looked at, before."""
-    _fetch(store, release.cloud_folder(), release.models.cloud.files, model_dir / str(release.version), {})
+    place_files(store, release.cloud_folder(), release.models.cloud.files, model_dir / str(release.version))
     return release.version
+
+
+def place_files(store: Store, prefix: str, files: Files, target: Path) -> None:
+    """Put the files below `prefix` into the folder `target`, each checked by its sha256: whole or not at all, and kept if it is there."""
+    _fetch(store, prefix, files, target, {})
 
 
 def _fetch(store: Store, prefix: str, files: Files, target: Path, extra: Mapping[str, bytes]) -> None:
@@ -350,7 +355,7 @@ def _fetch_file(store: Store, name: str, entry: FileEntry, path: Path) -> None:
     found = file_entry(path)
     if found != entry:
         fix = "The store is damaged: look with `dual release verify`, then run the pipeline again"
-        what = f"sha256 is {found.sha256} ({found.size} bytes), release.json says {entry.sha256} ({entry.size} bytes)"
+        what = f"sha256 is {found.sha256} ({found.size} bytes), its manifest says {entry.sha256} ({entry.size} bytes)"
         raise DataError(what, where=f"{store.uri}/{name}", fix=fix)
 
 

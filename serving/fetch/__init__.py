@@ -1,1 +1,1 @@
-"""The init container of a server pod: one release's cloud model, verified, into the folder that the server loads."""
+"""The init container of a server pod: one release's cloud model, or a candidate's, verified, into the folder that the server loads."""

@@ -1,8 +1,9 @@
-"""`python -m serving.fetch`: stage the release that the environment names, say what was done, leave with the error tree's exit codes.
+"""`python -m serving.fetch`: stage the model that the environment names, say what was done, leave with the error tree's exit codes.
 
 DUAL_STORE           where releases are: a mounted folder, gs://bucket/prefix, s3://bucket/prefix, http(s)://host/path
 DUAL_RELEASE         the release's id, 12 hex digits
 DUAL_RELEASE_SHA256  the digest that its release.json must have (optional)
+DUAL_CANDIDATE       instead of both: the digest of a candidate.json, for a check before there is a release
 DUAL_MODEL_DIR       where the server looks for versions (/models/classifier)
 """
 

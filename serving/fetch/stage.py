@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from components.core import candidate
 from components.core.digest import sha256_bytes
 from components.core.errors import DataError, DualError, UsageError
 from components.core.meter import Say
-from components.core.release import MANIFEST, Release, parse_release, place_cloud, release_folder, release_version
+from components.core.release import MANIFEST, Files, Release, parse_release, place_files, release_folder, release_version
 from components.core.stores import Store, join, open_store
 from serving.fetch.order import Order
 
@@ -29,6 +30,16 @@ class Patience:
     first_wait: float = 2.0
 
 
+@dataclass(frozen=True)
+class Model:
+    """A SavedModel in the store, once its manifest is verified."""
+
+    manifest: str
+    folder: str
+    version: int
+    files: Files
+
+
 def stage(order: Order, say: Say, patience: Patience) -> Path:
     """Put the cloud model at `<model_dir>/<version>/` and return that folder; one that is there already is kept.
 
@@ -37,17 +48,26 @@ def stage(order: Order, say: Say, patience: Patience) -> Path:
     `DualError` for the rest.
     """
     store, began = open_store(order.store), time.monotonic()
-    say(f"release {order.release} from {store.uri}")
-    release = _patiently(lambda: read_verified(store, order), say, patience)
-    cloud, target = release.models.cloud, order.model_dir / str(release.version)
-    say(f"release.json is whole: version {release.version}, {len(cloud.files)} files, {cloud.size() / 1e6:.1f} MB")
+    say(f"{f'release {order.release}' if order.release else f'candidate {order.sha256}'} from {store.uri}")
+    model = _patiently(lambda: find_model(store, order), say, patience)
+    target, size = order.model_dir / str(model.version), sum(file.size for file in model.files.values())
+    say(f"{model.manifest} is whole: version {model.version}, {len(model.files)} files, {size / 1e6:.1f} MB")
     with _disk(order.model_dir), _alone(order.model_dir, target.name):
         if target.is_dir():
             say(f"{target} is there already")
             return target
-        _patiently(lambda: place_cloud(store, release, order.model_dir), say, patience)
+        _patiently(lambda: place_files(store, model.folder, model.files, target), say, patience)
     say(f"{target} is staged, the sha256 of every file verified, after {time.monotonic() - began:.1f} s")
     return target
+
+
+def find_model(store: Store, order: Order) -> Model:
+    """The model of the release or candidate that is ordered; `DataError` unless its manifest is what the order says."""
+    if not order.release:
+        files = candidate.read_candidate(store, order.sha256).files
+        return Model(candidate.MANIFEST, candidate.cloud_folder(order.sha256), candidate.candidate_version(order.sha256), files)
+    release = read_verified(store, order)
+    return Model(MANIFEST, release.cloud_folder(), release.version, release.models.cloud.files)
 
 
 def read_verified(store: Store, order: Order) -> Release:
