@@ -24,7 +24,7 @@ from serving.rollout.cluster.api import Api, connect
 from serving.rollout.cluster.begin import Site
 from serving.rollout.cluster.names import Names
 from serving.rollout.cluster.proxy import ProxyAccess
-from serving.rollout.cluster.settings import SETTINGS_KEY, ClusterSettings, Plan
+from serving.rollout.cluster.settings import SETTINGS_KEY, ClusterAccess, ClusterSettings, Plan
 from serving.rollout.cluster.state import Say
 from serving.rollout.traffic import Query, golden_queries
 
@@ -71,7 +71,7 @@ class GoldenJudge:
         return self._analyst.measure(candidate, stable)
 
 
-def connect_to(settings: ClusterSettings) -> Api:
+def connect_to(settings: ClusterAccess) -> Api:
     """The cluster that the settings name."""
     return connect(settings.namespace, context=settings.context, patience=settings.patience)
 
@@ -90,7 +90,11 @@ def open_site(
     with Analyst(plan.analysis, queries, name, labelled=golden_images(store, found), connect=access) as analyst:
         judge = GoldenJudge(plan, queries, name, analyst, access)
         heard = Announcer(api, names, store.uri, settings.notifications, say)
-        yield Site(api=api, names=names, judge=judge, published=StoreChannel(store), say=say, heard=heard), plan
+        try:
+            yield Site(api=api, names=names, judge=judge, published=StoreChannel(store), say=say, heard=heard), plan
+        finally:
+            writes = sum(count for verb, count in api.calls.items() if verb != "GET")
+            say(f"asked the API server {api.calls['GET']} times, wrote {writes} times")
 
 
 def release_digest(store: Store, release: str) -> str:
