@@ -3,9 +3,13 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 from components.core.errors import MissingObjectError
 from components.core.gate import Reason
@@ -41,56 +45,88 @@ def service(name: str) -> Json:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": {NAME: "classifier"}}, "spec": {"ports": ports}}
 
 
-def make_namespace(kubeconfig: Path, name: str) -> Api:
-    """A new namespace with the applied objects."""
-    api = connect(name, kubeconfig=kubeconfig, patience=20)
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+def make_namespace(api: Api) -> None:
+    """The API's namespace with the applied objects."""
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.namespace}}
     api._client.call_api("/api/v1/namespaces", "POST", body=body, _preload_content=False, auth_settings=["BearerToken"])
     for each in (service("classifier"), service("classifier-preview")):
         api.create("Service", each)
     api.create("Deployment", template())
-    return api
 
 
-def copy_settled(source: Api, target: Api) -> None:
-    """Bring a namespace with the applied objects to where another one stands: one promoted release, nothing in progress."""
-    state = source.get("ConfigMap", "classifier-rollout")
-    target.create("ConfigMap", {"metadata": {"name": "classifier-rollout", "annotations": {}}, "data": state["data"]})
-    for name in ("classifier", "classifier-preview"):
-        found = source.get("Service", name)
-        annotations = {"op": "add", "path": "/metadata/annotations", "value": found["metadata"]["annotations"]}
-        target.patch("Service", name, [annotations, {"op": "add", "path": "/spec/selector", "value": found["spec"]["selector"]}])
-    for found in source.list("Deployment", f"{NAME}=classifier"):
-        if found["metadata"]["name"] != "classifier":
+@dataclass(frozen=True)
+class Settled:
+    """Objects of a namespace in which one release is promoted and nothing is in progress."""
+
+    state: Json
+    services: list[Json]
+    deployments: list[Json]
+
+    @classmethod
+    def of(cls, api: Api) -> "Settled":
+        """As they are now."""
+        services = [api.get("Service", name) for name in ("classifier", "classifier-preview")]
+        deployments = [each for each in api.list("Deployment", f"{NAME}=classifier") if each["metadata"]["name"] != "classifier"]
+        return cls(api.get("ConfigMap", "classifier-rollout"), services, deployments)
+
+    def copy_to(self, api: Api) -> None:
+        """Bring a namespace with the applied objects to the same point."""
+        api.create("ConfigMap", {"metadata": {"name": "classifier-rollout"}, "data": self.state["data"]})
+        for found in self.services:
+            annotations = {"op": "add", "path": "/metadata/annotations", "value": found["metadata"]["annotations"]}
+            selector = {"op": "add", "path": "/spec/selector", "value": found["spec"]["selector"]}
+            api.patch("Service", found["metadata"]["name"], [annotations, selector])
+        for found in self.deployments:
             metadata = {key: found["metadata"][key] for key in ("name", "labels", "annotations")}
-            target.create("Deployment", {"metadata": metadata, "spec": found["spec"]})
-    settle(target)
+            settle(api, api.create("Deployment", {"metadata": metadata, "spec": found["spec"]}))
 
 
 class Controller(threading.Thread):
-    """Stands in for the Deployment controller and the kubelets: the wanted pods are ready at once, in every namespace it is told of."""
+    """Stands in for the Deployment controller and the kubelets: the wanted pods are ready at once, in every namespace.
+
+    It watches instead of asking again and again: on two cores the questions of a polling one would take longer than what is tested.
+    """
 
     def __init__(self, kubeconfig: Path) -> None:
         super().__init__(daemon=True)
-        self._kubeconfig, self._ended = kubeconfig, threading.Event()
-        self.apis: dict[str, Api] = {}
-        self.broken: set[str] = set()
-        """Releases whose pods never get ready."""
-
-    def watch(self, namespace: str) -> None:
-        self.apis[namespace] = connect(namespace, kubeconfig=self._kubeconfig)
-
-    def forget(self, namespace: str) -> None:
-        self.apis.pop(namespace, None)
+        self._api, self._ended = connect("default", kubeconfig=kubeconfig), threading.Event()
+        self.left: set[str] = set()
+        """Namespaces, and Deployments as namespace/name, whose status is a test's own affair."""
 
     def run(self) -> None:
-        while not self._ended.wait(0.015):
-            for api in list(self.apis.values()):
-                settle(api, self.broken)
+        while not self._ended.is_set():
+            # A watch ends with its time or its connection; the next one begins with all that is there.
+            with suppress(HTTPError, ApiException, OSError):
+                for deployment in self._changes():
+                    self._attend(deployment)
+
+    def _changes(self) -> Iterator[Json]:
+        query = [("watch", "true"), ("labelSelector", f"{NAME}=classifier"), ("resourceVersion", "0"), ("timeoutSeconds", "300")]
+        stream: Any = self._api._client.call_api(
+            "/apis/apps/v1/deployments",
+            "GET",
+            query_params=query,
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _return_http_data_only=True,
+            _request_timeout=(5, 310),
+        )
+        with closing(stream):
+            begun = b""
+            for chunk in stream.stream():
+                *lines, begun = (begun + chunk).split(b"\n")
+                for line in lines:
+                    event = json.loads(line)
+                    if event["type"] in ("ADDED", "MODIFIED"):
+                        yield event["object"]
+
+    def _attend(self, deployment: Json) -> None:
+        namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
+        if not self.left & {namespace, f"{namespace}/{name}"}:
+            settle(Api(self._api._client, namespace), deployment)
 
     def stop(self) -> None:
         self._ended.set()
-        self.join()
 
 
 def deployments_of(api: Api) -> Iterator[Json]:
@@ -107,23 +143,18 @@ _SUFFIXES: list[str] = []
 """`-<digest>` of the template, the same in every namespace."""
 
 
-def settle(api: Api, broken: set[str] | None = None) -> None:
-    """Give every Deployment the status that a healthy cluster would give it."""
-    for deployment in deployments_of(api):
-        name, wanted = deployment["metadata"]["name"], deployment["spec"].get("replicas", 1)
-        ready = 0 if broken and any(name.startswith(f"classifier-{each}") for each in broken) else wanted
-        status = {
-            "observedGeneration": deployment["metadata"]["generation"],
-            "replicas": wanted,
-            "readyReplicas": ready,
-            "availableReplicas": ready,
-        }
-        found = {key: (deployment.get("status") or {}).get(key, 0) for key in status}
-        if found != status:
-            try:
-                api.patch("Deployment", f"{name}/status", [{"op": "add", "path": "/status", "value": status}])
-            except (ChangedError, MissingObjectError):
-                continue
+def settle(api: Api, deployment: Json, ready: int | None = None) -> None:
+    """Give a Deployment the status that a healthy cluster would give it, or one with so many ready pods."""
+    wanted = deployment["spec"].get("replicas", 1)
+    ready = wanted if ready is None else ready
+    counts = {"replicas": wanted, "readyReplicas": ready, "availableReplicas": ready}
+    status = {"observedGeneration": deployment["metadata"]["generation"], **{key: count for key, count in counts.items() if count}}
+    found = {key: value for key, value in (deployment.get("status") or {}).items() if key in {"observedGeneration", *counts}}
+    if found != status:
+        # Somebody was faster: that change is an event of its own.
+        with suppress(ChangedError, MissingObjectError):
+            same = {"op": "test", "path": "/metadata/resourceVersion", "value": deployment["metadata"]["resourceVersion"]}
+            api.patch("Deployment", f"{deployment['metadata']['name']}/status", [same, {"op": "add", "path": "/status", "value": status}])
 
 
 class Script:
@@ -227,11 +258,9 @@ def violations(api: Api, channel: FileChannel, state: ClusterRollout | None) -> 
 
 
 @contextmanager
-def controller_of(kubeconfig: Path, *namespaces: str) -> Iterator[Controller]:
+def controller_of(kubeconfig: Path) -> Iterator[Controller]:
     """A running controller."""
     controller = Controller(kubeconfig)
-    for namespace in namespaces:
-        controller.watch(namespace)
     controller.start()
     try:
         yield controller

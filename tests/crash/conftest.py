@@ -1,29 +1,41 @@
 """An API server without kubelet from the rig, a stand-in for the controllers, and victims."""
 
 import itertools
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from serving.rollout.cluster.api import Api, connect
 from tests.conftest import SHARED
-from tests.crash.cluster_site import Controller, FileChannel, controller_of, copy_settled, make_namespace
-from tests.crash.victims import Order, Zygote
+from tests.crash.cluster_site import Controller, FileChannel, Settled, controller_of, make_namespace, ship
+from tests.crash.victims import Order, Zygotes
 
 RIG = SHARED / "rig" / "rig"
+PARALLEL = 4
+"""Cases at once: most of a case is waiting, for the API server's list cache and for polls."""
+ApiOf = Callable[[str], Api]
 
 
 @pytest.fixture(scope="session")
 def kubeconfig() -> Iterator[Path]:
-    """An API server and etcd, nothing else."""
+    """An API server and etcd of its own, nothing else."""
     if not RIG.is_file():
         pytest.skip(f"needs a Kubernetes API server: the rig is not at {RIG} (set DUAL_SHARED)")
-    done = subprocess.run([RIG, "control-plane", "up", "crash"], check=True, capture_output=True, text=True)
+    name = f"crash-{os.getpid()}"
+    done = subprocess.run([RIG, "control-plane", "up", name], check=True, capture_output=True, text=True)
     yield Path(done.stdout.strip().splitlines()[-1])
-    subprocess.run([RIG, "control-plane", "down", "crash"], check=True, capture_output=True)
+    subprocess.run([RIG, "control-plane", "down", name], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def api_of(kubeconfig: Path) -> ApiOf:
+    """The API in a namespace, over connections that all tests share."""
+    client = connect("default", kubeconfig=kubeconfig)._client
+    return lambda namespace: Api(client, namespace, patience=20)
 
 
 @pytest.fixture(scope="session")
@@ -33,43 +45,41 @@ def controller(kubeconfig: Path) -> Iterator[Controller]:
 
 
 @pytest.fixture(scope="session")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    made = Zygote(tmp_path_factory.mktemp("victims") / "log")
-    yield made
-    made.close()
+def bare(kubeconfig: Path, api_of: ApiOf, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Order]:
+    """Makes namespaces with the applied objects and no rollout ever; the order in it ships release a."""
+    numbers, root = itertools.count(1), tmp_path_factory.mktemp("channels")
+
+    def make() -> Order:
+        namespace = f"n{next(numbers)}"
+        make_namespace(api_of(namespace))
+        return Order(str(kubeconfig), namespace, str(root / namespace), "a", "canary", "r0")
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def settled(kubeconfig: Path, controller: Controller, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Order]:
+def settled(controller: Controller, api_of: ApiOf, bare: Callable[[], Order]) -> Callable[[], Order]:
     """Makes namespaces in which release a is promoted and nothing is in progress; the order in it ships a again."""
-    numbers = itertools.count(1)
-    root = tmp_path_factory.mktemp("channels")
-
-    def bare() -> Order:
-        namespace = f"n{next(numbers)}"
-        make_namespace(kubeconfig, namespace)
-        return Order(str(kubeconfig), namespace, str(root / namespace), "a", "canary", "r0")
-
+    del controller
     first = bare()
-    controller.watch(first.namespace)
-    assert zygote.run(first)["code"] == 0
-    source = controller.apis[first.namespace]
-    controller.forget(first.namespace)
+    api = api_of(first.namespace)
+    ship(api, channel_of(first), first.release, first.strategy, run_id=first.run_id)
+    snapshot = Settled.of(api)
 
     def make() -> Order:
         order = bare()
         shutil.copyfile(first.channel, order.channel)
-        controller.watch(order.namespace)
-        copy_settled(source, controller.apis[order.namespace])
+        snapshot.copy_to(api_of(order.namespace))
         return order
 
     return make
 
 
-@pytest.fixture
-def ship(zygote: Zygote) -> Callable[..., int]:
-    """Run an order with changes; its exit code."""
-    return lambda order, **changes: zygote.run(replace(order, **changes))["code"]
+@pytest.fixture(scope="session")
+def zygotes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygotes]:
+    made = Zygotes(PARALLEL, tmp_path_factory.mktemp("victims"))
+    yield made
+    made.close()
 
 
 def channel_of(order: Order) -> FileChannel:

@@ -3,10 +3,11 @@
 The API server is real; pods get ready at once (cluster_site.Controller). Invariants are checked after each write of each victim.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,9 +15,10 @@ from serving.rollout.cluster.api import Api
 from serving.rollout.cluster.names import NAME, REVISION, Names
 from serving.rollout.cluster.objects import live_of
 from serving.rollout.cluster.state import Book
-from tests.crash.cluster_site import RELEASES, REPLICAS_WANTED, Controller, FileChannel
+from tests.crash.cluster_site import RELEASES, REPLICAS_WANTED, FileChannel
+from tests.crash.conftest import ApiOf, channel_of
 from tests.crash.mutants import MUTANTS
-from tests.crash.victims import Moment, Order, Zygote
+from tests.crash.victims import Moment, Order, Zygotes
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1500)]
 SCENARIOS = [
@@ -28,56 +30,64 @@ SCENARIOS = [
     ("blue-green", "post"),
 ]
 Settled = Callable[[], Order]
+Case = Callable[[], None]
 
 
 class Harness:
     """Runs cases and collects what went wrong in them."""
 
-    def __init__(self, settled: Settled, controller: Controller, zygote: Zygote) -> None:
-        self.settled, self.controller, self.zygote = settled, controller, zygote
+    def __init__(self, settled: Settled, api_of: ApiOf, zygotes: Zygotes) -> None:
+        self.settled, self.api_of, self.zygotes = settled, api_of, zygotes
         self.wrong: list[str] = []
         self.cases = 0
+
+    def all(self, cases: Iterable[Case], *, until_wrong: bool = False) -> None:
+        """Run them, several at once; with `until_wrong` no more of them once something went wrong."""
+
+        def run(case: Case) -> None:
+            if not (until_wrong and self.wrong):
+                case()
+
+        with ThreadPoolExecutor(self.zygotes.count) as pool:
+            list(pool.map(run, cases))
 
     def writes(self, strategy: str, fails: str, mutant: str = "") -> int:
         """How many writes a rollout of that kind has when nothing happens to it."""
         order = replace(self.settled(), release="b", strategy=strategy, fails=fails, run_id="count", mutant=mutant)
-        self.zygote.run(order)
+        with self.zygotes.lent() as zygote:
+            zygote.run(order)
         self.close(order, fails, "nothing happened")
         return int(Path(f"{order.channel}.writes").read_text())
 
     def killed(self, strategy: str, fails: str, write: int, moment: Moment, mutant: str = "") -> None:
         """Killed at that write, and its retry at its own same one; then a clean retry."""
         order = replace(self.settled(), release="b", strategy=strategy, fails=fails, mutant=mutant)
-        for attempt in (1, 2):
-            self.zygote.run(replace(order, run_id=f"killed-{attempt}", write=write, moment=moment))
-        code = self.zygote.run(replace(order, run_id="clean"))["code"]
+        with self.zygotes.lent() as zygote:
+            for attempt in (1, 2):
+                zygote.run(replace(order, run_id=f"killed-{attempt}", write=write, moment=moment))
+            code = zygote.run(replace(order, run_id="clean"))["code"]
         self.close(order, fails, f"{strategy} {fails or 'good'}, killed {moment} write {write}, clean retry {code}", code)
 
     def stopped(self, strategy: str, fails: str, write: int, by: str, mutant: str = "") -> None:
         """Stopped before that write, overtaken by a complete run of release `by`, then resumed."""
         order = replace(self.settled(), release="b", strategy=strategy, fails=fails, mutant=mutant)
-        sleeper = self.zygote.run(replace(order, run_id="sleeper", write=write, moment="stop"))
-        self.zygote.run(replace(order, run_id="overtaker", release=by, fails="" if by == "c" else fails))
-        end = self.zygote.resume(sleeper["pid"]) if sleeper["stopped"] else sleeper
-        self.close(
-            order,
-            fails if by == "b" else "",
-            f"{strategy} {fails or 'good'}, stopped before write {write}, overtaken by {by}: {end}",
-            of=by,
-        )
+        with self.zygotes.lent() as zygote:
+            sleeper = zygote.run(replace(order, run_id="sleeper", write=write, moment="stop"))
+            zygote.run(replace(order, run_id="overtaker", release=by, fails="" if by == "c" else fails))
+            end = zygote.resume(sleeper["pid"]) if sleeper["stopped"] else sleeper
+        what = f"{strategy} {fails or 'good'}, stopped before write {write}, overtaken by {by}: {end}"
+        self.close(order, fails if by == "b" else "", what, of=by)
 
     def close(self, order: Order, fails: str, what: str, code: int | None = None, *, of: str = "b") -> None:
         """Compare the ending with the right one."""
         self.cases += 1
-        api = self.controller.apis[order.namespace]
         expected = "a" if fails else of
-        found = [*_ending(api, FileChannel(Path(order.channel)), RELEASES[expected])]
+        found = [*_ending(self.api_of(order.namespace), channel_of(order), RELEASES[expected])]
         if code is not None and code != (1 if fails else 0):
             found.append(f"exit code {code}")
         log = Path(f"{order.channel}.violations")
         found += log.read_text().splitlines() if log.exists() else []
         self.wrong += [f"{what}: {each}" for each in found]
-        self.controller.forget(order.namespace)
 
 
 def _ending(api: Api, channel: FileChannel, release: str) -> Iterator[str]:
@@ -96,8 +106,8 @@ def _ending(api: Api, channel: FileChannel, release: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def harness(settled: Settled, controller: Controller, zygote: Zygote) -> Harness:
-    return Harness(settled, controller, zygote)
+def harness(settled: Settled, api_of: ApiOf, zygotes: Zygotes) -> Harness:
+    return Harness(settled, api_of, zygotes)
 
 
 @pytest.mark.parametrize(("strategy", "fails"), SCENARIOS)
@@ -105,9 +115,7 @@ def test_killed_at_every_write(harness: Harness, strategy: str, fails: str) -> N
     writes = harness.writes(strategy, fails)
     assert harness.wrong == []
     moments: list[Moment] = ["before", "after"]
-    for write in range(1, writes + 1):
-        for moment in moments:
-            harness.killed(strategy, fails, write, moment)
+    harness.all(partial(harness.killed, strategy, fails, write, moment) for write in range(1, writes + 1) for moment in moments)
     assert harness.wrong == []
     assert harness.cases == 2 * writes + 1
 
@@ -115,12 +123,11 @@ def test_killed_at_every_write(harness: Harness, strategy: str, fails: str) -> N
 @pytest.mark.parametrize("by", ["b", "c"])
 @pytest.mark.parametrize(("strategy", "fails"), [("canary", ""), ("canary", "analysis"), ("blue-green", ""), ("blue-green", "post")])
 def test_stopped_before_every_write_and_overtaken(harness: Harness, strategy: str, fails: str, by: str) -> None:
-    for write in range(1, harness.writes(strategy, fails) + 1):
-        harness.stopped(strategy, fails, write, by)
+    harness.all(partial(harness.stopped, strategy, fails, write, by) for write in range(1, harness.writes(strategy, fails) + 1))
     assert harness.wrong == []
 
 
-CATCHES: dict[str, Callable[[Harness, int], Any]] = {
+CATCHES: dict[str, Callable[[Harness, int], None]] = {
     "scale_down_before_the_switch": lambda harness, write: harness.killed(
         "blue-green", "", write, "before", "scale_down_before_the_switch"
     ),
@@ -133,8 +140,5 @@ CATCHES: dict[str, Callable[[Harness, int], Any]] = {
 
 @pytest.mark.parametrize("mutant", sorted(MUTANTS))
 def test_the_harness_catches_mistakes(harness: Harness, mutant: str) -> None:
-    for write in range(1, 26):
-        CATCHES[mutant](harness, write)
-        if harness.wrong:
-            return
-    pytest.fail(f"{mutant} was not caught")
+    harness.all((partial(CATCHES[mutant], harness, write) for write in range(1, 26)), until_wrong=True)
+    assert harness.wrong, f"{mutant} was not caught"

@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import Queue
 from typing import Any, Literal
 
 from components.core.errors import DualError, RolloutError
@@ -147,6 +150,30 @@ class Zygote:
         self._process.stdin.close()
         self._process.wait(20)
         self._log.close()
+
+
+class Zygotes:
+    """Several, each lent to one case at a time."""
+
+    def __init__(self, count: int, logs: Path) -> None:
+        self.count = count
+        self._idle: Queue[Zygote] = Queue()
+        for number in range(count):
+            self._idle.put(Zygote(logs / f"log-{number}"))
+
+    @contextmanager
+    def lent(self) -> Iterator[Zygote]:
+        """One that nobody else has."""
+        zygote = self._idle.get()
+        try:
+            yield zygote
+        finally:
+            self._idle.put(zygote)
+
+    def close(self) -> None:
+        """End them all."""
+        for _ in range(self.count):
+            self._idle.get().close()
 
 
 if __name__ == "__main__":
