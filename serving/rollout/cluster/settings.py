@@ -47,16 +47,21 @@ class Plan(Section):
     poll_seconds: float = Field(default=1.0, gt=0, le=60, description="Seconds between two looks at the cluster while waiting.")
 
 
-class ClusterSettings(Section):
-    """Which cluster, and the plan."""
+class ClusterAccess(Section):
+    """Which cluster, and how it is talked to."""
 
     namespace: str = Field(default="", description="Namespace of the served model; empty: the kubeconfig context's or the pod's own.")
     context: str = Field(default="", description="kubeconfig context; empty: the current one, or the cluster that the step runs in.")
     access: Literal["direct", "proxy"] = Field(
         default="direct", description="How pods are asked: by their address (inside the cluster), or through the API server (from outside)."
     )
-    notifications: NotificationSettings = Field(default=NotificationSettings(), description="Who is told of every transition.")
     patience: float = Field(default=60.0, gt=0, description="Seconds for which an API server that does not answer is asked again.")
+
+
+class ClusterSettings(ClusterAccess):
+    """Which cluster, and the plan."""
+
+    notifications: NotificationSettings = Field(default=NotificationSettings(), description="Who is told of every transition.")
     plan: Plan | None = Field(
         default=None, description="The course of the rollout; null: the one in the ConfigMap <name>-rollout-settings, or the defaults."
     )
