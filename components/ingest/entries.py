@@ -1,4 +1,4 @@
-"""What is remembered of every usable image, in rows of 186 bytes: Python objects for the same would take five times as much."""
+"""What is remembered of every usable image, in rows of 158 bytes: Python objects for the same would take five times as much."""
 
 import struct
 from collections import Counter
@@ -16,11 +16,12 @@ Rows = NDArray[np.int64]
 """Row numbers."""
 _FORMATS = ("jpeg", "png")
 NO_SPLIT = -1
-_PACK = struct.Struct(f"<32s32s{LOOK_BYTES}sqqqiiiibb")
+_AS_FOUND = -1
+_DIGEST = 32
+_PACK = struct.Struct(f"<32s{LOOK_BYTES}sqqqiiiiibb")
 _ROW = np.dtype(
     [
-        ("original", "V32"),
-        ("stored", "V32"),
+        ("original", ">u8", (4,)),
         ("look", "u1", (LOOK_BYTES,)),
         ("key_end", "<i8"),
         ("offset", "<i8"),
@@ -29,6 +30,7 @@ _ROW = np.dtype(
         ("width", "<i4"),
         ("label", "<i4"),
         ("slices", "<i4"),
+        ("stored", "<i4"),
         ("format", "i1"),
         ("split", "i1"),
     ]
@@ -75,7 +77,7 @@ class Entries:
 
     def __init__(self) -> None:
         """Empty."""
-        self._packed, self._keys = bytearray(), bytearray()
+        self._packed, self._keys, self._stored = bytearray(), bytearray(), bytearray()
         self._labels, self._slices = _Names(), _Names()
         self._table: NDArray[np.void] | None = None
         self._ranks: Rows | None = None
@@ -88,7 +90,6 @@ class Entries:
         self._keys += entry.key.encode()
         self._packed += _PACK.pack(
             entry.original,
-            entry.stored,
             entry.look,
             len(self._keys),
             entry.offset,
@@ -97,12 +98,20 @@ class Entries:
             entry.width,
             self._labels.number(entry.label),
             self._slices.number(entry.slices),
+            self._stored_number(entry),
             _FORMATS.index(entry.format),
             SPLITS.index(entry.split) if entry.split else NO_SPLIT,
         )
 
+    def _stored_number(self, entry: Entry) -> int:
+        """Which of the digests that differ from the file's is that of the stored bytes."""
+        if entry.stored == entry.original:
+            return _AS_FOUND
+        self._stored += entry.stored
+        return len(self._stored) // _DIGEST - 1
+
     def __getitem__(self, row: int) -> Entry:
-        original, stored, look, _, offset, length, height, width, label, slices, kind, split = _PACK.unpack_from(
+        original, look, _, offset, length, height, width, label, slices, stored, kind, split = _PACK.unpack_from(
             self._packed, row * _PACK.size
         )
         return Entry(
@@ -111,7 +120,7 @@ class Entries:
             split=SPLITS[split] if split != NO_SPLIT else None,
             slices=self._slices.texts[slices],
             original=original,
-            stored=stored,
+            stored=original if stored == _AS_FOUND else bytes(self._stored[stored * _DIGEST : (stored + 1) * _DIGEST]),
             look=look,
             offset=offset,
             length=length,
@@ -158,5 +167,10 @@ class Entries:
     def digest_ranks(self) -> Rows:
         """For each row the rank of its file's digest among all digests: equal files have equal ranks."""
         if self._ranks is None:
-            self._ranks = np.unique(np.ascontiguousarray(self.table["original"]).view("S32"), return_inverse=True)[1]
+            words = self.table["original"].T.astype(np.uint64)
+            order = np.lexsort(words[::-1])
+            changes = (words[:, order[1:]] != words[:, order[:-1]]).any(0)
+            self._ranks = np.empty(len(self), np.int64)
+            self._ranks[order[:1]] = 0
+            self._ranks[order[1:]] = np.cumsum(changes)
         return self._ranks

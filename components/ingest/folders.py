@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cache, partial
 
 from components.core.errors import DataError
@@ -18,31 +19,56 @@ def folder_source(tree: Tree, limit: int, root: str = "", span: str = "") -> Sou
     Keys are names in the tree, without a folder that only wraps the others. Raises `DataError` if there is no class folder.
     """
     given, root = root, _unwrapped(tree, root)
-    files = [name for name in tree.names() if name.startswith(root)] if root else tree.names()
     splits = _split_folders(tree, root)
-    slashes = root.count("/") + (2 if splits else 1)
     classes = _classes(tree, root, splits)
     if not classes:
         raise DataError(
             "there are no class folders", where=f"{tree.uri}/{root}".rstrip("/"), fix="Put the images into one folder per class"
         )
+    survey = _survey(tree, root, splits)
     return Source(
-        items=_items(tree, _labelled(files, slashes), given, root, splits, limit, span),
+        items=_items(tree, given, root, splits, limit, span),
         kind="split folders" if splits else "class folders",
         fingerprint=tree.fingerprint(),
         classes=sorted(set(classes.values())),
-        total=sum(1 for _ in _labelled(files, slashes)),
-        # Names in a tree differ, and so do keys, unless a name had to be written in another way.
-        distinct=all(spell(name) == name for name in files),
+        total=survey.labelled,
+        distinct=survey.distinct,
         remote=tree.remote,
         spans=[span] if span else [],
-        problems=_strays(files, slashes) + _unreadable(tree, root),
+        problems=survey.strays + _unreadable(tree, root),
     )
 
 
-def _labelled(files: list[str], slashes: int) -> Iterator[str]:
-    """Files that lie in a class folder: so deep, or deeper."""
-    return (name for name in files if name.count("/") >= slashes)
+@dataclass
+class _Survey:
+    """What the names of the files tell."""
+
+    labelled: int = 0
+    """How many lie in a class folder."""
+    strays: list[Problem] = field(default_factory=list)
+    """Images that lie outside any class folder; other files there (a manifest, a licence) are nobody's business."""
+    distinct: bool = True
+    """Names in a tree differ, and so do keys, unless a name had to be written in another way."""
+
+
+def _survey(tree: Tree, root: str, splits: dict[str, Split]) -> _Survey:
+    found, depth = _Survey(), _depth(root, splits)
+    for name in _names(tree, root):
+        if name.count("/") >= depth:
+            found.labelled += 1
+            found.distinct = found.distinct and spell(name) == name
+        elif _is_image(name):
+            found.strays.append(Problem("no_label", spell(name), "outside any class folder"))
+    return found
+
+
+def _names(tree: Tree, root: str) -> Iterable[str]:
+    return (name for name in tree.names() if name.startswith(root)) if root else tree.names()
+
+
+def _depth(root: str, splits: dict[str, Split]) -> int:
+    """How many slashes the name of a file in a class folder has at least."""
+    return root.count("/") + (2 if splits else 1)
 
 
 def _unwrapped(tree: Tree, root: str) -> str:
@@ -76,23 +102,18 @@ def _classes(tree: Tree, root: str, splits: dict[str, Split]) -> dict[str, str]:
     return {name: class_name(name) for folder in folders for name in _children(tree, folder)}
 
 
-def _items(tree: Tree, names: Iterable[str], given: str, root: str, splits: dict[str, Split], limit: int, span: str) -> Iterator[Item]:
-    label_of = cache(class_name)
-    for name in names:
-        below = name.removeprefix(root)
-        parts = below.split("/", 2)
-        split = splits[parts[0]] if splits else None
-        yield Item(spell(given + below), label_of(parts[1 if splits else 0]), partial(tree.read, name, limit), split, span=span)
+def _items(tree: Tree, given: str, root: str, splits: dict[str, Split], limit: int, span: str) -> Iterator[Item]:
+    label_of, depth = cache(class_name), _depth(root, splits)
+    for name in _names(tree, root):
+        if name.count("/") >= depth:
+            below = name.removeprefix(root)
+            parts = below.split("/", 2)
+            split = splits[parts[0]] if splits else None
+            yield Item(spell(given + below), label_of(parts[1 if splits else 0]), partial(tree.read, name, limit), split, span=span)
 
 
 def _unreadable(tree: Tree, root: str) -> list[Problem]:
     return [Problem("unreadable_folder", spell(name)) for name in tree.unreadable() if name.startswith(root)]
-
-
-def _strays(files: list[str], slashes: int) -> list[Problem]:
-    """Images that lie outside any class folder; other files there (a manifest, a licence) are nobody's business."""
-    outside = (name for name in files if name.count("/") < slashes and _is_image(name))
-    return [Problem("no_label", spell(name), "outside any class folder") for name in outside]
 
 
 def _is_image(name: str) -> bool:

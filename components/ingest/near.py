@@ -111,10 +111,10 @@ class _Search:
     """Looks, cut into the columns that the comparisons read."""
 
     def __init__(self, looks: Looks, distance: int) -> None:
-        bits = np.ascontiguousarray(looks[:, :HASH_BYTES])
+        # Views, not copies: looks may be a column of a table that is much wider.
+        bits = looks[:, :HASH_BYTES]
         self._distance, self._cells = distance, looks[:, HASH_BYTES:]
-        self._words = bits.view(np.uint64)
-        self._bands = np.ascontiguousarray(bits.view(np.uint16).T)
+        self._words, self._bands = bits.view(np.uint64), bits.view(np.uint16).T
         self._flips = [0] if distance < _BANDS else [0, *(1 << bit for bit in range(16))]
 
     def is_selective(self) -> bool:
@@ -154,7 +154,7 @@ class _Search:
         """The pairs that connect what is near, found band by band."""
         forest = _Forest(len(self._words))
         for band in self._bands:
-            for pairs in _matches(band, self._flips, forest, groups):
+            for pairs in _matches(np.ascontiguousarray(band), self._flips, forest, groups):
                 forest.join(self._close(forest.apart(pairs)))
                 if groups and len(forest.edges) == groups.edges:
                     return forest.edges

@@ -12,6 +12,7 @@ from components.ingest.near import Pairs
 from components.ingest.settings import IngestSettings
 
 _TRAIN = SPLITS.index("train")
+_LEADER_BITS = 32
 Places = NDArray[np.float64]
 """Where in [0, 1) digests lie."""
 
@@ -47,8 +48,7 @@ def hash_splits(places: Places, settings: IngestSettings) -> Rows:
 def _places(entries: Entries) -> Places:
     """By the rank of the digest."""
     places = np.empty(len(entries))
-    first = np.ascontiguousarray(entries.table["original"]).view(">u8").reshape(-1, 4)[:, 0]
-    places[entries.digest_ranks()] = first.astype(np.float64) / 2**64
+    places[entries.digest_ranks()] = entries.table["original"][:, 0].astype(np.float64) / 2**64
     return places
 
 
@@ -61,23 +61,30 @@ def touches(entries: Entries, pairs: Pairs, labels: Collection[int]) -> NDArray[
 def _usable_pairs(entries: Entries, rows: Rows, pairs: Pairs) -> tuple[Pairs, set[int]]:
     """Pairs that may bind rows to one split, and the labels whose images are so alike that they would all be bound together."""
     labels = entries.table["label"][rows]
-    groups = np.unique(np.stack([labels, group_leaders(entries, rows, pairs)[rows]]), axis=1)[0]
+    groups = np.unique(_groups(labels, group_leaders(entries, rows, pairs)[rows])) >> _LEADER_BITS
     found, sizes = (np.bincount(numbers, minlength=len(entries.labels)) for numbers in (groups, labels))
     alike = set(np.flatnonzero((found < len(SPLITS)) & (sizes >= len(SPLITS))).tolist())
     return pairs[~touches(entries, pairs, alike)], alike
 
 
+def _groups(labels: Rows, leaders: Rows) -> Rows:
+    """One number for both, sorted by label."""
+    return labels.astype(np.int64) << _LEADER_BITS | leaders
+
+
 def _wiped_out(entries: Entries, rows: Rows, pairs: Pairs) -> set[int]:
     """Labels that would lose all images of a split if its near-duplicates in better splits were dropped."""
     kept, _ = without_leaks(entries, rows, pairs)
-    before, after = (np.unique(entries.table[["label", "split"]][part]).tolist() for part in (rows, kept))
-    return {label for label, _ in set(before) - set(after)}
+    labels, splits = entries.table["label"], entries.table["split"]
+    before, after = (np.unique(labels[part] * len(SPLITS) + splits[part]) for part in (rows, kept))
+    return set((np.setdiff1d(before, after) // len(SPLITS)).tolist())
 
 
 def _fill_gaps(entries: Entries, rows: Rows, leaders: Rows, places: Places, wanted: Sequence[Split], settings: IngestSettings) -> None:
     """Give each class at least one group in every wanted split, where it has groups enough; the nearest digest moves."""
     labels, splits = entries.table["label"][rows], entries.table["split"]
-    (of_label, of_leader), first = np.unique(np.stack([labels, leaders[rows]]), axis=1, return_index=True)
+    groups, first = np.unique(_groups(labels, leaders[rows]), return_index=True)
+    of_label, of_leader = groups >> _LEADER_BITS, groups & (1 << _LEADER_BITS) - 1
     of_split = splits[rows[first]].astype(np.int64)
     for label in np.flatnonzero(np.bincount(of_label) >= len(wanted)).tolist():
         mine = of_label == label

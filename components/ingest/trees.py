@@ -3,15 +3,17 @@
 import os
 import stat
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from components.core.digest import canonical_json
 from components.core.errors import DataError, DualError
 from components.core.stores import Store
 from components.ingest.items import TooLargeError, UnreadableError
 
+_FACTS, _PIECE = 1000, 1 << 16
 _IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
@@ -22,8 +24,8 @@ class Tree(ABC):
     remote = False
 
     @abstractmethod
-    def names(self) -> list[str]:
-        """Relative POSIX names of all files, sorted."""
+    def names(self) -> Iterable[str]:
+        """Relative POSIX names of all files, sorted; as often as wanted."""
 
     @abstractmethod
     def folders(self) -> list[str]:
@@ -42,22 +44,39 @@ class Tree(ABC):
         """JSON value that changes with the files, or None."""
 
 
+class _Names:
+    """Texts in one piece of memory: as objects, a million names would take a hundred megabytes."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        # A zero byte is what no file name can hold.
+        self._text = b"".join(name.encode("utf-8", "surrogateescape") + b"\0" for name in names)
+
+    def __iter__(self) -> Iterator[str]:
+        start = 0
+        while (end := self._text.find(b"\0", start)) >= 0:
+            yield self._text[start:end].decode("utf-8", "surrogateescape")
+            start = end + 1
+
+
 class LocalTree(Tree):
     """A folder on this machine, walked once."""
 
     def __init__(self, root: Path) -> None:
         """Walk `root`; `DataError` if it is no folder or can't be listed."""
         self.root, self.uri = root, str(root)
-        self._names: list[str] = []
         self._folders: list[str] = []
         self._unreadable: list[str] = []
         _require_folder(root)
-        for folder, below, files in os.walk(root, onerror=self._failed, followlinks=False):
+        self._names = _Names(sorted(self._walk()))
+
+    def _walk(self) -> Iterator[str]:
+        """Names of files, folder by folder; notes the folders on the way."""
+        start = len(os.path.join(self.root, ""))
+        for folder, below, files in os.walk(self.root, onerror=self._failed, followlinks=False):
+            inside = f"{folder[start:]}/" if len(folder) > start else ""
             below[:] = sorted(name for name in below if not _is_ignored(name))
-            relative = Path(folder).relative_to(root)
-            self._folders += [(relative / name).as_posix() for name in below]
-            self._names += [(relative / name).as_posix() for name in files if not _is_ignored(name)]
-        self._names.sort()
+            self._folders += [inside + name for name in below]
+            yield from (inside + name for name in files if not _is_ignored(name))
 
     def _failed(self, error: OSError) -> None:
         folder = Path(str(error.filename))
@@ -65,7 +84,7 @@ class LocalTree(Tree):
             raise DataError(f"can't be listed ({error.strerror})", where=self.uri, fix="Check its permissions")
         self._unreadable.append(folder.relative_to(self.root).as_posix())
 
-    def names(self) -> list[str]:
+    def names(self) -> Iterable[str]:
         """As walked."""
         return self._names
 
@@ -79,13 +98,14 @@ class LocalTree(Tree):
 
     def read(self, name: str, limit: int) -> bytes:
         """Open, look at the size, then read."""
-        return read_local(self.root / name, limit)
+        return read_local(f"{self.uri}/{name}", limit)
 
     def fingerprint(self) -> object:
         """Digest of name, size and modification time of every file."""
         digest = sha256()
-        for name in self._names:
-            digest.update(canonical_json([spell(name), *_size_and_time(self.root / name)]))
+        names = iter(self._names)
+        while some := [[spell(name), *_size_and_time(f"{self.uri}/{name}")] for name in islice(names, _FACTS)]:
+            digest.update(canonical_json(some))
         return digest.hexdigest()
 
 
@@ -107,7 +127,7 @@ class StoreTree(Tree):
         if not self._names:
             raise DataError("there is nothing", where=self.uri, fix="Check the address")
 
-    def names(self) -> list[str]:
+    def names(self) -> Iterable[str]:
         """As listed."""
         return self._names
 
@@ -134,27 +154,33 @@ class StoreTree(Tree):
         return None
 
 
-def read_local(path: Path, limit: int) -> bytes:
+def read_local(path: str | Path, limit: int) -> bytes:
     """A regular file's bytes; raises `UnreadableError`, or `TooLargeError` above `limit` bytes, before reading any."""
     try:
         # Without O_NONBLOCK, opening a named pipe in an image folder would wait for ever.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise UnreadableError(getattr(error, "strerror", None) or str(error)) from error
-    with os.fdopen(handle, "rb") as file:
+    try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise UnreadableError("not a regular file")
         if found.st_size > limit:
             raise TooLargeError(f"{found.st_size:,} bytes")
-        return _read(file)
+        return _read(handle, found.st_size)
+    finally:
+        os.close(handle)
 
 
-def _read(file: BinaryIO) -> bytes:
+def _read(handle: int, size: int) -> bytes:
+    """All that is there; mostly `size` bytes, which come in one piece."""
     try:
-        return file.read()
+        data = os.read(handle, size)
+        while more := os.read(handle, _PIECE):
+            data += more
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from error
+    return data
 
 
 def spell(name: str) -> str:
@@ -173,9 +199,9 @@ def _require_folder(root: Path) -> None:
         raise DataError("not a folder", where=str(root), fix="Give a folder, a .csv, an archive or .tfrecord files")
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _size_and_time(path: str) -> tuple[int, int]:
     try:
-        found = path.lstat()
+        found = os.lstat(path)
     except OSError:
         return 0, 0
     return found.st_size, found.st_mtime_ns
