@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.core.errors import DataError
-from components.ingest.tfrecord import decode_example, encode_example, frame, read_records
+from components.ingest.tfrecord import decode_example, encode_example, frame, framed_example, read_records
 from tests.unit.ingest_runs import class_folders, ingest
 
 FEATURES = st.dictionaries(st.text(min_size=1, max_size=20), st.binary(max_size=300) | st.integers(0, 2**63 - 1), max_size=8)
@@ -32,6 +32,13 @@ def test_encoding_is_what_tensorflow_reads(tf: Any, features: dict[str, bytes | 
     assert read == features
     assert decode_example(encoded) == features
     assert decode_example(parsed.SerializeToString(deterministic=True)) == features
+
+
+@settings(max_examples=60, deadline=None)
+@given(FEATURES, st.sampled_from([0, 16, 17, 127, 128, 16_383, 16_384, 70_000]))
+def test_pieces_are_the_framed_example(features: dict[str, bytes | int], size: int) -> None:
+    features |= {"image": bytes(size)}
+    assert b"".join(framed_example(features)) == frame(encode_example(features))
 
 
 def test_decoding_takes_first_values_and_negative_numbers_and_skips_floats(tf: Any) -> None:
