@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,25 @@ def _documents(text: str) -> list[Json]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """An API server of its own for these tests."""
+    """An API server with ServiceAccount admission, and the controller-manager that this needs."""
+    with control_plane("--service-accounts") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def quiet_cluster() -> Iterator[Cluster]:
+    """An API server alone: nobody writes but the test."""
+    with control_plane() as found:
+        yield found
+
+
+@contextmanager
+def control_plane(*flags: str) -> Iterator[Cluster]:
+    """A control plane of the rig, with the CRDs."""
     if not RIG.is_file():
         pytest.skip(f"needs a Kubernetes API server: the rig is not at {RIG} (set DUAL_SHARED)")
-    name = f"manifests-{os.getpid()}"
-    up = subprocess.run([RIG, "control-plane", "up", name, "--service-accounts"], check=True, capture_output=True, text=True)
+    name = f"manifests-{os.getpid()}{''.join(flags)}"
+    up = subprocess.run([RIG, "control-plane", "up", name, *flags], check=True, capture_output=True, text=True)
     try:
         yield _ready(up.stdout.strip().splitlines()[-1])
     finally:

@@ -1,0 +1,149 @@
+"""What the manifests and the rest of the project agree on: names, variables, flags, metrics, settings."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serving.fetch.order import read_order
+from serving.rollout.cluster.names import (
+    ACTION,
+    COMPONENT,
+    DIGEST_VARIABLE,
+    EPOCH,
+    NAME,
+    RELEASE_VARIABLE,
+    REVISION,
+    SERVER,
+    STABLE,
+    Names,
+)
+from serving.rollout.cluster.revision import Revision, render, replicas_of, revision_of
+from serving.rollout.cluster.settings import SETTINGS_KEY
+from serving.rollout.cluster.site import parse_plan
+from serving.server.__main__ import _parser
+from serving.server.config import read_monitoring
+from serving.server.metrics import Metrics
+from serving.server.options import METRICS_PATH
+from serving.server.status import Code
+from tests.cluster.conftest import MANIFESTS, Cluster, Json
+from tests.cluster.test_manifests import FOLDERS, title
+
+pytestmark = pytest.mark.cluster
+NAMES = Names(namespace="dual-deploy")
+RELEASE = Revision(release="0123456789ab", revision="0123456789ab-cdef01", digest="d" * 64)
+
+
+@pytest.fixture(scope="module", params=FOLDERS, ids=title)
+def built(request: pytest.FixtureRequest, cluster: Cluster) -> dict[tuple[str, str], Json]:
+    """The objects of one overlay or combination by kind and name."""
+    return {(each["kind"], each["metadata"]["name"]): each for each in cluster.build(request.param)}
+
+
+def test_the_template_is_what_a_rollout_copies(built: dict[tuple[str, str], Json]) -> None:
+    template = built["Deployment", NAMES.template]
+    assert template["spec"]["replicas"] == 0
+    assert replicas_of(template, NAMES) == 2
+    assert (
+        template["spec"]["template"]["metadata"]["labels"].items() >= {NAME: "classifier", COMPONENT: SERVER, REVISION: "template"}.items()
+    )
+    assert template["spec"]["selector"]["matchLabels"].items() >= {REVISION: "template"}.items()
+    made = render(template, RELEASE, NAMES, 3)
+    (fetch,), (server,) = (made["spec"]["template"]["spec"][key] for key in ("initContainers", "containers"))
+    assert (fetch["name"], server["name"]) == ("fetch", "server")
+    variables = {each["name"]: each.get("value", "") for each in fetch["env"]}
+    assert (variables[RELEASE_VARIABLE], variables[DIGEST_VARIABLE]) == (RELEASE.release, RELEASE.digest)
+    assert read_order({**variables, "DUAL_STORE": "/store"}).model_dir == Path("/models/classifier")
+    assert "template" not in set(leaves(made))
+    assert revision_of("0123456789ab", "", template).revision.startswith("0123456789ab-")
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from leaves(each)
+    else:
+        yield value
+
+
+def test_nothing_that_a_rollout_owns_is_applied(built: dict[tuple[str, str], Json]) -> None:
+    for name in (NAMES.service, NAMES.preview):
+        service = built["Service", name]
+        assert "selector" not in service["spec"]
+        assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == {"rest": 8501, "grpc": 8500}
+    if route := built.get(("HTTPRoute", NAMES.route)):
+        assert "rules" not in route["spec"]
+    if scaler := built.get(("HorizontalPodAutoscaler", NAMES.autoscaler)):
+        assert scaler["spec"]["scaleTargetRef"]["name"] == NAMES.template
+    assert ("ConfigMap", NAMES.state) not in built
+    for each in built.values():
+        annotations = each["metadata"].get("annotations") or {}
+        assert not annotations.keys() & {EPOCH, ACTION, STABLE}
+        assert each["kind"] in ("Namespace", "PersistentVolume") or each["metadata"]["namespace"] == NAMES.namespace
+
+
+def test_the_settings_are_a_plan(built: dict[tuple[str, str], Json]) -> None:
+    text = built["ConfigMap", f"{NAMES.name}-rollout-settings"]["data"][SETTINGS_KEY]
+    assert parse_plan(text, "here").strategy in ("canary", "blue-green")
+
+
+def test_the_server_gets_flags_that_both_servers_know(built: dict[tuple[str, str], Json], tmp_path: Path) -> None:
+    (server,) = built["Deployment", NAMES.template]["spec"]["template"]["spec"]["containers"]
+    parsed = _parser().parse_args(server["args"])
+    assert (parsed.model_name, parsed.rest_api_port, parsed.port) == ("classifier", 8501, 8500)
+    assert parsed.max_num_load_retries == parsed.file_system_poll_wait_seconds == 0
+    if server["image"].startswith("dual-server"):
+        assert server["command"] == ["python", "-m", "serving.server", "--host=0.0.0.0"]
+        assert _parser().parse_args(server["command"][3:]).host == "0.0.0.0"
+    else:
+        assert re.fullmatch(r"tensorflow/serving:2\.\d+\.\d+(-gpu)?", server["image"])
+        assert server["command"] == ["/usr/bin/tensorflow_model_server"]
+        # Every flag is TensorFlow Serving's: this server's own ones (drain, limits) would stop it.
+        assert not [flag for flag in server["args"] if re.match(r"--(host|max_request_bytes|max_in_flight|drain_seconds|ready_file)", flag)]
+    mounted = {each["mountPath"]: each["name"] for each in server["volumeMounts"]}
+    assert parsed.monitoring_config_file.parent.as_posix() in mounted
+    config = tmp_path / "monitoring.config"
+    config.write_text(built["ConfigMap", "classifier-monitoring"]["data"][parsed.monitoring_config_file.name])
+    assert read_monitoring(config) == METRICS_PATH
+    for probe in ("startupProbe", "readinessProbe"):
+        assert server[probe]["httpGet"] == {"path": "/v1/models/classifier/metadata", "port": "rest"}
+
+
+def test_every_container_has_its_bounds(built: dict[tuple[str, str], Json]) -> None:
+    spec = built["Deployment", NAMES.template]["spec"]["template"]["spec"]
+    for container in [*spec["initContainers"], *spec["containers"]]:
+        for bound in ("requests", "limits"):
+            assert container["resources"][bound].keys() >= {"cpu", "memory", "ephemeral-storage"}
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["image"].partition(":")[2] not in ("", "latest")
+    assert spec["terminationGracePeriodSeconds"] > spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] + 30
+    assert all(each["emptyDir"].get("sizeLimit") for each in spec["volumes"] if "emptyDir" in each)
+
+
+def test_both_monitoring_components_have_the_same_alerts() -> None:
+    one, other = (yaml.safe_load((MANIFESTS / "components" / name / "rules.yaml").read_text()) for name in ("monitoring", "monitoring-gmp"))
+    assert one["spec"] == other["spec"]
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_the_servers_have() -> None:
+    metrics = Metrics()
+    metrics.requested("classifier", Code.OK, api="predict", entrypoint="REST", seconds=0.1)
+    metrics.ran("classifier", 0.1)
+    metrics.loaded("/models", 1.0)
+    metrics.warmed("/models", 1.0)
+    known = set(re.findall(r"^(:[a-z_:]+)", metrics.page(), re.MULTILINE))
+    folder = MANIFESTS / "components" / "monitoring"
+    rules = yaml.safe_load((folder / "rules.yaml").read_text())["spec"]["groups"]
+    dashboard = json.loads((folder / "dashboard" / "classifier.json").read_text())
+    asked = [rule["expr"] for group in rules for rule in group["rules"]]
+    asked += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert set(re.findall(r"(:tensorflow:[a-z_:]+)", " ".join(asked))) <= known
+    statuses = set(re.findall(r"[A-Z_]{2,}", " ".join(re.findall(r'status!~"([^"]+)"', " ".join(asked)))))
+    assert statuses <= {code.name for code in Code}
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
