@@ -29,7 +29,7 @@ class Attempt:
 
 
 def send_malformed(model: RemoteModel, image: bytes, too_large: int) -> list[Attempt]:
-    """Send every malformed request, over REST and gRPC; `image` is a good one, `too_large` is more bytes than the server takes."""
+    """Send every malformed request, over REST and (where it reaches) gRPC; `image` is a good one, `too_large` more bytes than allowed."""
     rest = [_over_rest(model, case, body) for case, body in _bodies(image, too_large).items()]
     calls: Mapping[str, Callable[[], Any]] = {
         "not an image": lambda: model.predict({"image_bytes": [_NOT_AN_IMAGE]}),
@@ -43,7 +43,7 @@ def send_malformed(model: RemoteModel, image: bytes, too_large: int) -> list[Att
         "no inputs": lambda: model.predict({}),
         "huge": lambda: model.predict({"image_bytes": [b"\xff" * too_large]}),
     }
-    return rest + [_over_grpc(case, call) for case, call in calls.items()]
+    return rest + [_over_grpc(case, call) for case, call in calls.items() if model.over_grpc]
 
 
 def _bodies(image: bytes, too_large: int) -> dict[str, bytes]:

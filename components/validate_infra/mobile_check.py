@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from components.validate_infra.asking import latency_figures
 from components.validate_infra.child import Child, ChildError
-from components.validate_infra.cloud_check import latency_figures
 from components.validate_infra.golden import Golden
 from components.validate_infra.infra import MalformedRequest, Side
 from components.validate_infra.settings import ValidateInfraSettings

@@ -1,8 +1,11 @@
 """Settings of validate_infra."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from components.core.settings import Section
+from serving.rollout.cluster.settings import ClusterAccess
 
 
 class Budgets(Section):
@@ -20,9 +23,32 @@ class Budgets(Section):
     mobile_size_mb: float | None = Field(default=40.0, gt=0, description="The .tflite; 40 MB is Firebase ML's limit.")
 
 
-class ValidateInfraSettings(Section):
-    """What is sent to both models, how close the answers must be, and the budgets."""
+class PodSettings(ClusterAccess):
+    """Where the pod runs, how it gets the model, and how long it may take."""
 
+    store: str = Field(
+        default="",
+        description="Address under which the pod finds the run's store (gs://, s3://, http(s)://, a mounted folder); empty: the one under "
+        "which server pods find releases.",
+    )
+    ready_within: float = Field(
+        default=600.0, gt=0, description="Seconds within which the pod must be ready: a node, the image, the model, its warm-up."
+    )
+    asked_within: float = Field(
+        default=600.0, gt=0, description="Seconds for all questions after that; then Kubernetes ends the pod, whatever becomes of the step."
+    )
+    poll_seconds: float = Field(default=1.0, gt=0, le=60, description="Seconds between two looks at the pod.")
+
+
+class ValidateInfraSettings(Section):
+    """Where the models are loaded, what is sent to both, how close the answers must be, and the budgets."""
+
+    target: Literal["local", "kubernetes"] = Field(
+        default="local",
+        description="What serves the cloud model: `local`: our own server as a process beside the step; `kubernetes`: a short-lived pod of "
+        "the cluster in the section `kubernetes`, made from the applied template: its image, flags and limits.",
+    )
+    kubernetes: PodSettings = Field(default=PodSettings(), description="The cluster, and the pod's time.")
     golden_per_class: int = Field(
         default=2, ge=1, le=20, description="Golden images of each class; the last of them is the least certain one."
     )

@@ -1,4 +1,4 @@
-"""What validate_infra does: make the servable, load both models in processes of their own, ask them, and judge."""
+"""What validate_infra does: make the servable, load both models in processes (or a pod) of their own, ask them, and judge."""
 
 import shutil
 import tempfile
@@ -19,6 +19,7 @@ from components.core.stores import open_store
 from components.evaluation.evaluation import Predictions, read_evaluation, read_predictions
 from components.evaluation.split import read_images
 from components.training.training import CLOUD_MODEL, read_training
+from components.validate_infra.asking import Servable
 from components.validate_infra.cloud_check import SERVER, check_cloud
 from components.validate_infra.golden import Golden, Tolerances, choose_golden, write_golden
 from components.validate_infra.infra import MANIFEST, Infra, Side
@@ -56,23 +57,27 @@ def validate_models(record: StepRecord, inputs: Artifacts, *, settings: str, out
     golden, images = make_golden(record, inputs, options, output / "golden")
     saved_model = output / "cloud"
     _copy_model(inputs.cloud_model / CLOUD_MODEL, saved_model)
-    warmups = write_warmups(saved_model, images, name)
+    servable = Servable(saved_model, name, golden, images, write_warmups(saved_model, images, name))
     with tempfile.TemporaryDirectory(prefix="dual-infra-") as scratch:
         record.say("the cloud model behind the server")
-        cloud = check_cloud(saved_model, golden, images, Path(scratch), name, options)
+        cloud, server = _check_cloud(record, servable, Path(scratch), options)
         record.say("the mobile model in the interpreter")
         mobile = check_mobile(inputs.mobile_model / _MOBILE_FILE, golden, output / "golden", Path(scratch), options)
-    cloud.warmup = (warmups, cloud.warmup[1])
     cloud.measurements["size_mb"] = _megabytes(saved_model)
     mobile.measurements["size_mb"] = _megabytes(inputs.mobile_model / _MOBILE_FILE)
-    _finish(record, golden, cloud, mobile, options, output)
-
-
-def _finish(record: StepRecord, golden: Golden, cloud: Side, mobile: Side, options: ValidateInfraSettings, output: Path) -> None:
     verdict = judge_infra(cloud, mobile, options)
-    infra = Infra(server=SERVER, golden=len(golden.images), cloud=cloud, mobile=mobile, verdict=verdict)
+    infra = Infra(server=server, golden=len(golden.images), cloud=cloud, mobile=mobile, verdict=verdict)
     tell(record, infra, golden, output / "golden", options.budgets)
     open_store(str(output)).put(MANIFEST, infra.model_dump_json(by_alias=True, indent=1).encode())
+
+
+def _check_cloud(record: StepRecord, servable: Servable, work: Path, options: ValidateInfraSettings) -> tuple[Side, str]:
+    """The side, and what served it."""
+    if options.target == "local":
+        return check_cloud(servable, work, options), SERVER
+    from components.validate_infra.cluster_check import check_on_cluster
+
+    return check_on_cluster(record, servable, options)
 
 
 def make_golden(record: StepRecord, inputs: Artifacts, options: ValidateInfraSettings, folder: Path) -> tuple[Golden, list[bytes]]:

@@ -17,11 +17,16 @@ _MAX_MESSAGE = 1 << 30
 class RemoteModel:
     """One model on one server; both connections are kept open. Use it as a context manager, from one thread."""
 
+    over_grpc = True
+    """Whether gRPC reaches it."""
+
     def __init__(self, host: str, rest_port: int, grpc_port: int, name: str, timeout: float = 30.0) -> None:
         """Connect lazily; `timeout` is in seconds per request."""
         self.name, self.timeout = name, timeout
         self.http = httpx.Client(base_url=f"http://{host}:{rest_port}", timeout=timeout, trust_env=False)
         limits = [("grpc.max_send_message_length", _MAX_MESSAGE), ("grpc.max_receive_message_length", _MAX_MESSAGE)]
+        # A proxy of the environment knows neither this machine's nor a cluster's addresses.
+        limits.append(("grpc.enable_http_proxy", 0))
         self.channel: Any = grpc.insecure_channel(f"{host}:{grpc_port}", options=limits)
         self.prediction: Any = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models: Any = model_service_pb2_grpc.ModelServiceStub(self.channel)
@@ -74,6 +79,20 @@ class RemoteModel:
         for name, value in inputs.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
         return request
+
+
+class RestModel(RemoteModel):
+    """One model that only REST reaches, through a client that somebody else connected."""
+
+    over_grpc = False
+
+    def __init__(self, http: httpx.Client, name: str) -> None:
+        """Use `http`, whose base is what the server's paths are added to; it is closed at the end."""
+        self.name, self.http, self.timeout = name, http, float(http.timeout.read or 0)
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.http.close()
 
 
 def images_body(images: Sequence[bytes]) -> bytes:

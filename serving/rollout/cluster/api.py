@@ -8,10 +8,13 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/
 import json
 import os
 import random
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from components.core.errors import ConflictError, DualError, MissingObjectError, UsageError, missing_extra
 
@@ -71,11 +74,11 @@ class Api:
         except ForbiddenError:
             return None
 
-    def list(self, kind: str, labels: str) -> Iterator[Json]:
-        """Every object with these labels, page by page."""
+    def list(self, kind: str, labels: str, *, fields: str = "") -> Iterator[Json]:
+        """Every object with these labels (and fields), page by page."""
         following = ""
         while True:
-            query = [("labelSelector", labels), ("limit", str(_PAGE)), *([("continue", following)] if following else [])]
+            query = [("labelSelector", labels), ("fieldSelector", fields), ("limit", str(_PAGE)), ("continue", following)]
             page = self._json("GET", kind, "", query=query)
             yield from page.get("items", [])
             following = page.get("metadata", {}).get("continue", "")
@@ -94,10 +97,14 @@ class Api:
         """Replace the object read under the body's resourceVersion; `ChangedError` if it changed since."""
         return self._json("PUT", kind, body["metadata"]["name"], body=body)
 
-    def delete(self, kind: str, body: Json) -> None:
-        """Delete the object exactly as it was read; gone already is fine, `ChangedError` if it changed since."""
+    def delete(self, kind: str, body: Json, *, as_read: bool = True) -> None:
+        """Delete the object exactly as it was read; gone already is fine, `ChangedError` if it changed since.
+
+        Without `as_read` whatever it has become since is deleted; `ChangedError` then means that another one has its name.
+        """
         metadata = body["metadata"]
-        conditions = {"preconditions": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}}
+        keys = ("uid", "resourceVersion") if as_read else ("uid",)
+        conditions = {"preconditions": {key: metadata[key] for key in keys}}
         try:
             self._json("DELETE", kind, metadata["name"], body={**conditions, "propagationPolicy": "Background"})
         except MissingObjectError:
@@ -118,6 +125,21 @@ class Api:
         except (_Passing, _Refused) as error:
             where = f"Pod {self.namespace}/{pod}, port {port}, through the API server"
             raise ClusterError(f"does not answer /{path.lstrip('/')}: {error}", where=where, fix="See the pod's log") from None
+
+    def pod_client(self, pod: str, port: int, timeout: float) -> httpx.Client:
+        """A client of a pod's port that goes through the API server, with this identity's credentials; `timeout` in seconds."""
+        configuration = self._client.configuration
+        tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+        if not configuration.verify_ssl:
+            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        if configuration.cert_file:
+            tls.load_cert_chain(configuration.cert_file, configuration.key_file)
+        headers: dict[str, str] = {}
+        self._client.update_params_for_auth(headers, [], ["BearerToken"])
+        address = configuration.host + _KINDS["Pod"].format(namespace=self.namespace) + f"/{pod}:{port}/proxy"
+        return httpx.Client(
+            base_url=address, headers=headers, verify=tls, timeout=timeout, proxy=configuration.proxy or None, trust_env=False
+        )
 
     def _json(self, verb: str, kind: str, name: str, *, query: Any = (), body: Any = None, named: str = "") -> Json:
         return json.loads(self._patiently(verb, kind, name, list(query), body, named or name))

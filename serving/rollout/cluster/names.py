@@ -5,6 +5,8 @@ from dataclasses import dataclass
 NAME = "app.kubernetes.io/name"
 COMPONENT = "app.kubernetes.io/component"
 SERVER = "server"
+INFRA_CHECK = "infra-check"
+"""The component that validate_infra's pods are, which no Service selects."""
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "dual-rollout"
 
@@ -25,6 +27,8 @@ NOBODY = "none"
 
 RELEASE_VARIABLE = "DUAL_RELEASE"
 DIGEST_VARIABLE = "DUAL_RELEASE_SHA256"
+CANDIDATE_VARIABLE = "DUAL_CANDIDATE"
+STORE_VARIABLE = "DUAL_STORE"
 
 
 @dataclass(frozen=True, kw_only=True)

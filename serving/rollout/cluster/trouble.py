@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from serving.rollout.cluster.api import Api, Json
+from serving.rollout.cluster.api import Api, ForbiddenError, Json
 from serving.rollout.cluster.names import Names, query
 
 _FINAL = frozenset({"ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError"})
@@ -31,6 +31,21 @@ def troubles(api: Api, names: Names, revision: str, deployment: Json | None) -> 
     for pod in api.list("Pod", query(names.selector(revision))):
         found += _of_pod(api, pod)
     return sorted(dict.fromkeys(found), key=lambda trouble: not trouble.final)
+
+
+def troubles_of_one(api: Api, pod: Json) -> list[Trouble]:
+    """Everything that keeps a pod which nobody would replace from answering, most telling first: there, what ended stays ended."""
+    found = [*_of_end(api, pod), *_of_pod(api, pod)]
+    return sorted(dict.fromkeys(found), key=lambda trouble: not trouble.final)
+
+
+def warnings_of(api: Api, pod: str) -> list[Trouble]:
+    """What the cluster's Events say of a pod (a volume that can't be mounted is nowhere else); nothing if they may not be read."""
+    try:
+        events = list(api.list("Event", "", fields=f"involvedObject.kind=Pod,involvedObject.name={pod},type=Warning"))
+    except ForbiddenError:
+        return []
+    return [Trouble(f"Pod {pod}: {event.get('reason', '')}: {event.get('message', '')}", final=False) for event in reversed(events)]
 
 
 def explain(found: list[Trouble]) -> str:
@@ -67,10 +82,26 @@ def _of_container(api: Api, pod: str, status: Json) -> Iterator[Trouble]:
     if reason in _FINAL:
         yield Trouble(f"{where}: {reason}: {waiting.get('message', '')}", final=True)
     elif reason == _LOOPING or restarts:
-        last = (status.get("lastState") or {}).get("terminated") or {}
-        how = f"ended with code {last.get('exitCode', '?')}" + (" (out of memory)" if last.get("reason") == "OOMKilled" else "")
+        how = _how((status.get("lastState") or {}).get("terminated") or {})
         log = _tail(api, pod, status["name"])
         yield Trouble(f"{where} {how}, {restarts} restart(s){log}", final=reason == _LOOPING and restarts >= _RESTARTS)
+
+
+def _of_end(api: Api, pod: Json) -> Iterator[Trouble]:
+    name, status = pod["metadata"]["name"], pod.get("status") or {}
+    initial, main = status.get("initContainerStatuses") or [], status.get("containerStatuses") or []
+    for each in [*initial, *main]:
+        ended = (each.get("state") or {}).get("terminated")
+        # An init container is meant to end, a server is not.
+        if ended and (ended.get("exitCode") or each in main):
+            log = _tail(api, name, each["name"]) or (f"; it said: {ended['message'].strip()}" if ended.get("message") else "")
+            yield Trouble(f"Pod {name}, container {each['name']} {_how(ended)}{log}", final=True)
+    if status.get("phase") == "Failed" and status.get("reason"):
+        yield Trouble(f"Pod {name} was ended: {status['reason']}: {status.get('message', '')}", final=True)
+
+
+def _how(ended: Json) -> str:
+    return f"ended with code {ended.get('exitCode', '?')}" + (" (out of memory)" if ended.get("reason") == "OOMKilled" else "")
 
 
 def _tail(api: Api, pod: str, container: str) -> str:
