@@ -24,7 +24,7 @@ def cluster() -> Iterator[LiveCluster]:
 @pytest.fixture
 def site(cluster: LiveCluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LiveSite]:
     """A namespace with the applied manifests and a store of fresh releases; nothing is rolled out."""
-    namespace = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:50]
+    namespace = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
     with ExitStack() as stack:
         yield stack.enter_context(live_site(cluster, make_releases(tmp_path, KINDS), tmp_path / "overlay", namespace))
 

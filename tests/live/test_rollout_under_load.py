@@ -116,7 +116,7 @@ def test_undo_under_load_is_quick_while_the_old_pods_are_up(site: LiveSite, tmp_
         step.kill()
         wait_for(lambda: promoted_is(site, "a"), "the channel back at a")
         undo.kill()
-        running.wait_for(len(running.answers) + 100)
+        running.wait_for(len(running.answers) + 250)
     assert problems(running.answers) == []
     assert took < 20
     assert releases_in(running.answers[-50:]) == {site.releases["a"]}

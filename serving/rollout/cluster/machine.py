@@ -131,7 +131,8 @@ class Machine(Turn):
         if self.plan.post_count and self.state.kind == "rollout":
             settings = self.plan.analysis.model_copy(update={"count": self.plan.post_count})
             verdict = self._measure(settings, compare=False)
-            if verdict.outcome in ("failed", "error"):
+            # All traffic is there already: what can't be judged is not left there.
+            if verdict.outcome != "successful":
                 why = f"the analysis after the switch {_SAYS[verdict.outcome]}: {'; '.join(verdict.failures())}"
                 raise RolloutError(why, where=self.where())
         until = self.clock.now() + timedelta(seconds=self.plan.scale_down_delay)
@@ -234,9 +235,20 @@ class Machine(Turn):
             while self.clock.now() < due(settings, began, last):
                 self.tick()
             self._hold()
+            self._await_pods(compare=compare)
             stable = self.ready_pods(self.stable) if compare and self.stable else []
             found = self.judge.measure(self.ready_pods(self.candidate), stable)
             self._note(found, tally(found, settings, self.state.results))
+
+    def _await_pods(self, *, compare: bool) -> None:
+        """Without ready pods nothing can be measured: wait until evicted ones are back, a kubelet is up again, a node is replaced."""
+        revisions = [self.candidate, *([self.stable] if compare and self.stable else [])]
+        missing = [revision for revision in revisions if not self.objects.pods(revision).ready]
+        if not missing:
+            return
+        self.save(self.state.phase, f"no pod of {' and '.join(missing)} is ready: waiting", within=self.plan.progress_deadline)
+        for revision in missing:
+            self.wait_ready(revision, 1)
 
     def _note(self, found: list[Measurement], results: dict[str, MetricResult]) -> None:
         measured = self.state.measured(found, results, self.clock.now())
