@@ -101,7 +101,7 @@ class Controller(threading.Thread):
                     self._attend(deployment)
 
     def _changes(self) -> Iterator[Json]:
-        query = [("watch", "true"), ("labelSelector", f"{NAME}=classifier"), ("resourceVersion", "0"), ("timeoutSeconds", "300")]
+        query = [("watch", "true"), ("resourceVersion", "0"), ("timeoutSeconds", "300")]
         stream: Any = self._api._client.call_api(
             "/apis/apps/v1/deployments",
             "GET",

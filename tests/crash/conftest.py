@@ -12,6 +12,7 @@ import pytest
 from serving.rollout.cluster.api import Api, connect
 from tests.conftest import SHARED
 from tests.crash.cluster_site import Controller, FileChannel, Settled, controller_of, make_namespace, ship
+from tests.crash.stage import Stage
 from tests.crash.victims import Order, Zygotes
 
 RIG = SHARED / "rig" / "rig"
@@ -73,6 +74,21 @@ def settled(controller: Controller, api_of: ApiOf, bare: Callable[[], Order]) ->
         return order
 
     return make
+
+
+@pytest.fixture
+def stage(settled: Callable[[], Order], api_of: ApiOf) -> Stage:
+    """A namespace in which release a is promoted and nothing is in progress."""
+    order = settled()
+    return Stage(api_of(order.namespace), channel_of(order))
+
+
+@pytest.fixture
+def empty_stage(controller: Controller, bare: Callable[[], Order], api_of: ApiOf) -> Stage:
+    """A namespace with the applied objects and no rollout ever."""
+    del controller
+    order = bare()
+    return Stage(api_of(order.namespace), channel_of(order))
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def no_epoch_test() -> None:
 def weight_before_ready() -> None:
     """Nobody waits for pods."""
 
-    def wrong(self: Turn, revision: str, replicas: int) -> None:
+    def wrong(self: Turn, revision: str, replicas: int, *, keep: bool = False) -> None:
         return
 
     Turn.wait_ready = wrong

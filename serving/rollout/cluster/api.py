@@ -39,6 +39,10 @@ class ClusterError(DualError):
     """The cluster refuses, or can't be reached."""
 
 
+class UnavailableError(ClusterError):
+    """The API server did not answer in all the time that there was: nothing is known, and nothing was given up."""
+
+
 class ForbiddenError(ClusterError):
     """This identity may not do that."""
 
@@ -142,23 +146,20 @@ class Api:
         )
 
     def _json(self, verb: str, kind: str, name: str, *, query: Any = (), body: Any = None, named: str = "") -> Json:
-        return json.loads(self._patiently(verb, kind, name, list(query), body, named or name))
-
-    def _patiently(self, verb: str, kind: str, name: str, query: Any, body: Any, named: str) -> bytes:
         deadline, pauses = time.monotonic() + self._patience, _pauses()
+        where = f"{kind} {self.namespace}/{named or name}".rstrip("/")
         while True:
             try:
-                return self._send(verb, kind, name, query, body)
+                return _parsed(self._send(verb, kind, name, list(query), body))
             except _Passing as trouble:
                 pause = trouble.retry_after or next(pauses)
                 if time.monotonic() + pause > deadline:
                     what = f"the API server could not {verb} it for {self._patience:g} s: {trouble}"
-                    raise ClusterError(
-                        what, where=f"{kind} {self.namespace}/{named}", fix="Run again when the API server answers"
-                    ) from None
+                    fix = "Run again when the API server answers: a rollout goes on from where it stands"
+                    raise UnavailableError(what, where=where, fix=fix) from None
                 time.sleep(pause)
             except _Refused as refusal:
-                raise self._explain(refusal, verb, f"{kind} {self.namespace}/{named}") from None
+                raise _explain(refusal, verb, where) from None
 
     def _send(self, verb: str, kind: str, name: str, query: Any, body: Any) -> bytes:
         from kubernetes.client.exceptions import ApiException
@@ -179,27 +180,12 @@ class Api:
                 _return_http_data_only=True,
                 _request_timeout=(self._timeout, self._timeout),
             )
+            # The body is read here and may be cut off here.
+            return response.data
         except ApiException as error:
             raise _outcome(error) from None
         except (HTTPError, OSError) as error:
             raise _Passing(f"{type(error).__name__}: {error}") from None
-        return response.data
-
-    def _explain(self, refusal: "_Refused", verb: str, where: str) -> DualError:
-        if refusal.status == 404:
-            return MissingObjectError(
-                "there is no such object", where=where, fix="Apply the manifests: kubectl apply -k manifests/overlays/…"
-            )
-        if refusal.status in (409, 412) or (
-            refusal.status == 422 and verb == "PATCH" and "the server rejected our request" in refusal.message
-        ):
-            return ChangedError("was changed by somebody else meanwhile", where=where, fix="Look again")
-        if refusal.status in (401, 403):
-            fix = "Give this identity the Role classifier-rollout of manifests/base, or use another kubeconfig context"
-            return ForbiddenError(f"not allowed to {verb} it: {refusal.message}", where=where, fix=fix)
-        return ClusterError(
-            f"the API server refused to {verb} it ({refusal.status}): {refusal.message}", where=where, fix="Correct that field"
-        )
 
 
 class _Passing(Exception):
@@ -225,6 +211,31 @@ def _outcome(error: Any) -> Exception:
         after = headers.get("Retry-After", "")
         return _Passing(f"{error.status or 'no answer'} {message}", min(float(after), _LONGEST_PAUSE) if after.isdigit() else 0.0)
     return _Refused(error.status, message)
+
+
+def _parsed(body: bytes) -> Json:
+    try:
+        return json.loads(body)
+    except ValueError:
+        # A proxy's own page, say.
+        raise _Passing(f"an answer that is no JSON: {body[:80].decode(errors='replace')!r}") from None
+
+
+def _explain(refusal: _Refused, verb: str, where: str) -> DualError:
+    status, message = refusal.status, refusal.message
+    if status == 404:
+        return MissingObjectError("there is no such object", where=where, fix="Apply the manifests: kubectl apply -k manifests/overlays/…")
+    if status in (409, 412) or (status == 422 and verb == "PATCH" and "the server rejected our request" in message):
+        return ChangedError("was changed by somebody else meanwhile", where=where, fix="Look again")
+    if status == 403 and "exceeded quota" in message:
+        fix = "Raise the quota, or delete what nobody needs (kubectl describe resourcequota), then run again"
+        return ClusterError(f"a full quota does not let it be made: {message}", where=where, fix=fix)
+    if status in (401, 403):
+        fix = "Give this identity the Role classifier-rollout of manifests/base, or use another kubeconfig context"
+        return ForbiddenError(f"not allowed to {verb} it: {message}", where=where, fix=fix)
+    return ClusterError(
+        f"the API server refused to {verb} it ({status}): {message}", where=where, fix="Correct what it names, then run again"
+    )
 
 
 def _message(error: Any) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from components.core.errors import ConflictError, RolloutError, UsageError
+from components.core.errors import ConflictError, UsageError
 from serving.rollout.cluster.api import Api, Json
 from serving.rollout.cluster.machine import Machine
-from serving.rollout.cluster.names import RELEASE, REVISION, Names
-from serving.rollout.cluster.objects import Live, Objects, live_of, stamp_of
+from serving.rollout.cluster.names import RELEASE, Names, query
+from serving.rollout.cluster.objects import Live, Objects, leads_to_live, live_of, stamp_of
 from serving.rollout.cluster.revision import Revision, replicas_of, revision_of
 from serving.rollout.cluster.settings import Plan
 from serving.rollout.cluster.state import Book, ClusterRollout, Phase, Say
@@ -83,7 +83,9 @@ def _begin(site: Site, release: str, digest: str, plan: Plan, run_id: str, kind:
 def take_over(site: Site, run_id: str, book: Book, before: ClusterRollout, template: Json) -> Machine:
     """The machine of a rollout that is not over, under a new epoch, in the phase where it stands."""
     text = f"epoch {before.epoch + 1}: took over from run {before.run_id}"
-    state = before.to(before.phase, text, now=site.clock.now(), epoch=before.epoch + 1, run_id=run_id)
+    # Who takes an abort over comes because the one before waited in vain: it waits as long again.
+    within = before.plan.progress_deadline if before.phase == "aborting" else None
+    state = before.to(before.phase, text, now=site.clock.now(), within=within, epoch=before.epoch + 1, run_id=run_id)
     book.save(state)
     return _announced(site, book, state, template)
 
@@ -122,9 +124,12 @@ def _announced(site: Site, book: Book, state: ClusterRollout, template: Json) ->
 
 
 def _is_settled(site: Site, service: Json, candidate: Revision) -> bool:
-    """Whether the candidate has all live traffic and its pair is published."""
-    live = live_of(service)
-    return live == Live(candidate.revision, shared=False) and site.published.release() == candidate.release
+    """Whether the candidate has all live traffic, and pods for it, and its pair is published."""
+    if live_of(service) != Live(candidate.revision, shared=False) or site.published.release() != candidate.release:
+        return False
+    found = site.api.find("Deployment", site.names.deployment(candidate.revision))
+    route = site.api.find_allowed("HTTPRoute", site.names.route)
+    return bool(found and found["spec"].get("replicas")) and (route is None or leads_to_live(route, site.names))
 
 
 def _fresh(
@@ -157,7 +162,7 @@ def _fresh(
         run_id=run_id,
         sequence=site.published.sequence(),
         plan=plan,
-        routed=plan.strategy == "canary" and site.api.find_allowed("HTTPRoute", site.names.route) is not None,
+        routed=site.api.find_allowed("HTTPRoute", site.names.route) is not None,
         replicas=_replicas(site, template, stable),
         started=stamp(now),
         deadline=stamp(now),
@@ -179,22 +184,35 @@ def _candidate(site: Site, release: str, digest: str, template: Json, before: Cl
 
 
 def _stable(site: Site, service: Json, before: ClusterRollout | None) -> Revision | None:
-    """What live traffic goes back to: what it belongs to now, or, while an unpublished candidate has it, what it belonged to before."""
+    """What live traffic goes back to: what it belongs to now, or, while an unpublished candidate has it, what it belonged to before.
+
+    Its Deployment may be gone: then it is made again from the template.
+    """
     if before is not None and not before.is_over() and site.published.release() != before.candidate.release:
         # At a first deployment that was never published there is nothing to go back to.
         return before.stable
-    live = live_of(service)
-    if not live.stable:
-        return None
-    found = site.api.find("Deployment", site.names.deployment(live.stable))
-    if found is None:
-        what = f"Service {site.names.service} selects the revision {live.stable}, whose Deployment is gone: nothing serves"
-        command = f"kubectl -n {site.names.namespace} annotate service {site.names.service} dual.dev/stable-"
-        fix = f"To begin anew as a first deployment: {command}, and remove its selector"
-        raise RolloutError(what, where=f"namespace {site.names.namespace}", fix=fix)
-    annotations = found["metadata"].get("annotations") or {}
-    release = annotations.get(RELEASE, found["metadata"]["labels"][REVISION].rpartition("-")[0])
-    return Revision(release=release, revision=live.stable)
+    live = live_of(service).stable
+    if before is None or not live:
+        # The state was deleted, or the Service was made anew: the pods of the promoted release are still what should serve.
+        live = _promoted(site) or live
+    return _known(site, live, before) if live else None
+
+
+def _promoted(site: Site) -> str:
+    """The newest revision of the published release that this cluster has; empty if it has none."""
+    release, deployments = site.published.release(), site.api.list("Deployment", query(site.names.labels))
+    found = [each for each in deployments if (each["metadata"].get("annotations") or {}).get(RELEASE) == release]
+    newest = max(found, key=lambda each: each["metadata"]["creationTimestamp"], default=None)
+    return site.names.revision(newest["metadata"]["name"]) if newest else ""
+
+
+def _known(site: Site, revision: str, before: ClusterRollout | None) -> Revision:
+    """The revision of that name, with the digest by which its pods know the release, if it was rolled out not too long ago."""
+    seen = [before.candidate, *([before.stable] if before.stable else []), *(each.revision for each in before.history)] if before else []
+    found = site.api.find("Deployment", site.names.deployment(revision))
+    release = ((found["metadata"].get("annotations") or {}) if found else {}).get(RELEASE, revision.rpartition("-")[0])
+    known = [each for each in seen if each.revision == revision]
+    return max(known, key=lambda each: len(each.digest), default=Revision(release=release, revision=revision))
 
 
 def _replicas(site: Site, template: Json, stable: Revision | None) -> int:

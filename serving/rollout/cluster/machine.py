@@ -8,18 +8,22 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from components.core.errors import ConflictError, DualError, RolloutError
+from components.core.errors import ConflictError, DualError, MissingObjectError, RolloutError
+from serving.rollout.analysis.pods import PodTarget
 from serving.rollout.analysis.rules import Measurement, MetricResult, Verdict, due, tally, verdict_of
 from serving.rollout.analysis.settings import AnalysisSettings
+from serving.rollout.cluster.api import UnavailableError
+from serving.rollout.cluster.keep import Emptied, Keeper
+from serving.rollout.cluster.objects import Live
+from serving.rollout.cluster.revision import pods_digest, revision_of
 from serving.rollout.cluster.state import ClusterRollout, Phase
-from serving.rollout.cluster.turn import Turn, Wanted
-from serving.rollout.cluster.weights import pods_for, routed_pods_for, share
+from serving.rollout.cluster.turn import Wanted
+from serving.rollout.cluster.weights import share
 
-_STEPWISE: frozenset[Phase] = frozenset({"canary", "analyze", "paused"})
 _SAYS = {"failed": "failed", "error": "could not be made", "inconclusive": "was inconclusive"}
 
 
-class Machine(Turn):
+class Machine(Keeper):
     """What a rollout does in each phase; `begin` makes one."""
 
     def run(self, *, finish: bool = False) -> ClusterRollout:
@@ -32,9 +36,12 @@ class Machine(Turn):
             self.objects.claim()
         while not self.state.is_over() and (finish or self.state.phase != "drain"):
             try:
+                self.look()
                 getattr(self, f"_{self.state.phase}")()
             except Wanted as wanted:
                 self._obey(wanted.action)
+            except Emptied:
+                self._begin_anew()
             except ConflictError:
                 raise
             except DualError as error:
@@ -56,35 +63,50 @@ class Machine(Turn):
 
     def _prepare(self) -> None:
         """Live traffic is the stable revision's alone; the candidate's first pods are ready and see none."""
-        if self.state.routed:
-            self.objects.weigh(0)
+        self.withdraw_weight()
         self.back_to_stable(revive=False)
+        self.hold()
         self.empty_others()
-        self.objects.ensure_deployment(self.template, self.state.candidate)
-        self.objects.select_preview(self.candidate)
-        if self._recreates():
-            return self.save("promote", "the candidate's Deployment is there, without pods", within=self.plan.progress_deadline)
-        first = self._first_pods()
+        self._ensure_candidate()
+        self.select_preview(self.candidate)
+        if self.recreates():
+            return self._prepared("promote", "the candidate's Deployment is there, without pods")
+        first = self.first_pods()
         if self.state.kind == "undo" and self.objects.pods(self.candidate).ready >= first:
-            return self.save("promote", "the pods of before are still ready", within=self.plan.progress_deadline)
+            return self._prepared("promote", "the pods of before are still ready")
         self.scale_and_wait(self.candidate, first)
-        text = f"{first} pod(s) of {self.candidate} are ready and see no live traffic"
-        return self.save("validate_preview", text, within=self.plan.progress_deadline)
+        return self._prepared("validate_preview", f"{first} pod(s) of {self.candidate} are ready and see no live traffic")
+
+    def _ensure_candidate(self) -> None:
+        self.objects.ensure_deployment(self.template, self.state.candidate)
+        # At an undo the template may be another one by now: then the Deployment is right as it is.
+        is_current = revision_of(self.state.candidate.release, "", self.template).revision == self.candidate
+        if is_current and self.objects.restore_pods(self.template, self.state.candidate):
+            self.say(f"{self._name(self.candidate)} was edited by somebody: set back to what the template says")
+
+    def _prepared(self, following: Phase, text: str) -> None:
+        found = self.objects.deployment(self.candidate)
+        if found is None:
+            raise self.deleted(self.candidate)
+        self.save(following, text, within=self.plan.progress_deadline, pods_digest=pods_digest(found))
 
     def _validate_preview(self) -> None:
-        checks = self.judge.preview(self.ready_pods(self.candidate)) if self.plan.preview else []
+        # Pods may have gone since they were ready.
+        self.wait_ready(self.candidate, self.first_pods(), keep=True)
+        self.hold()
+        checks = self.judge.preview(self.ready_pods()[self.candidate]) if self.plan.preview else []
         self.state = self.state.model_copy(update={"checks": checks})
         if failed := [check.text for check in checks if not check.passed]:
             raise RolloutError(f"the candidate failed its preview: {'; '.join(failed)}", where=self.where())
         text = f"{len(checks)} check(s) of the preview passed"
-        if self._is_stepwise():
+        if self.is_stepwise():
             return self._enter_step(0, text)
         return self._gate(text)
 
     def _canary(self) -> None:
         """The candidate has the step's pods, ready, before any of the step's weight reaches it."""
         weight = self.plan.steps[self.state.step].weight
-        pods = self._pods_for(weight)
+        pods = self.pods_for(weight)
         self.scale_and_wait(self.candidate, pods)
         self._set_weight(weight)
         achieved = self._achieved()
@@ -108,26 +130,30 @@ class Machine(Turn):
 
     def _paused(self) -> None:
         until = self.state.paused_until
+        self.hold()
         while not until or self.clock.now() < datetime.fromisoformat(until):
-            self._hold()
             self.tick()
         self._advance("the pause is over")
 
     def _promote(self) -> None:
         """All pods of the candidate are ready before one write moves all traffic."""
-        live = self.objects.live()
-        if live.shared or live.stable != self.candidate:
-            if self._recreates():
+        if self.stable == self.candidate:
+            self.objects.ensure_deployment(self.template, self.state.candidate)
+        self.hold()
+        replicas = self.state.replicas
+        if self.objects.live() != Live(self.candidate, shared=False) or not self.objects.pods(self.candidate).wanted:
+            replicas = self._replicas()
+            if self.recreates():
                 self._make_room()
-            self.scale_and_wait(self.candidate, self.state.replicas)
+            self.scale_and_wait(self.candidate, replicas)
             self.objects.select_live(self.candidate)
-        if self.state.routed:
-            self.objects.weigh(0)
+        self.withdraw_weight()
         self.objects.ensure_autoscaler(self.candidate)
-        text = f"all live traffic goes to {self.candidate} ({self.state.replicas} pod(s))"
-        self.save("post_analysis", text, asked=100.0, achieved=100.0, **self._anew())
+        text = f"all live traffic goes to {self.candidate} ({replicas} pod(s))"
+        self.save("post_analysis", text, asked=100.0, achieved=100.0, replicas=replicas, **self._anew())
 
     def _post_analysis(self) -> None:
+        self.hold()
         if self.plan.post_count and self.state.kind == "rollout":
             settings = self.plan.analysis.model_copy(update={"count": self.plan.post_count})
             verdict = self._measure(settings, compare=False)
@@ -141,7 +167,7 @@ class Machine(Turn):
 
     def _drain(self) -> None:
         """The old pods go once the pair is published and the delay is over; without a publication in time everything goes back."""
-        while not (published := self.published(self.state.candidate.release)) or self.clock.now() < self._drain_end():
+        while not (published := self.is_published()) or self.clock.now() < self._drain_end() or not self.has_enough():
             if not published and self.is_late():
                 what = f"the pair was not published within {self.plan.publish_within:g} s of the switch"
                 raise RolloutError(what, where=self.where(), fix="Run again: both halves are published, or none")
@@ -154,52 +180,54 @@ class Machine(Turn):
     def _aborting(self) -> None:
         """Traffic first, pods last: the stable revision has what it needs, the weight is written as 0, then the candidate goes."""
         self.back_to_stable(revive=True)
-        if self.state.routed:
-            self.objects.weigh(0)
-        self.objects.select_preview(self.stable)
+        self.withdraw_weight()
+        with suppress(MissingObjectError):
+            self.objects.select_preview(self.stable)
         if self.candidate != self.stable:
             self.empty(self.candidate)
         self._finish("aborted", f"live traffic is where it was: {self.stable or 'nowhere (there was no release before)'}")
 
     # --- steps and weights --------------------------------------------------------------------------------------------------------
 
-    def _recreates(self) -> bool:
-        return self.plan.strategy == "recreate" and self.state.kind == "rollout" and bool(self.stable)
-
-    def _is_stepwise(self) -> bool:
-        return self.plan.strategy == "canary" and self.state.kind == "rollout" and bool(self.stable)
-
-    def _first_pods(self) -> int:
-        return self._pods_for(self.plan.steps[0].weight) if self._is_stepwise() else self.state.replicas
-
-    def _pods_for(self, weight: int) -> int:
-        serving = max(1, self.objects.pods(self.stable).wanted)
-        return routed_pods_for(weight, serving) if self.state.routed else pods_for(weight, serving)
-
-    def _set_weight(self, weight: int) -> bool:
-        return self.objects.weigh(weight) if self.state.routed else self.objects.select_live(self.stable, shared=True)
+    def _set_weight(self, weight: int) -> None:
+        if self.state.routed:
+            self.objects.weigh(weight)
+        else:
+            self.objects.select_live(self.stable, shared=True)
 
     def _achieved(self) -> float:
         if self.state.routed:
             return self.objects.weight()
-        if not self.objects.live().shared:
-            return 0.0
         return share(self.objects.pods(self.candidate).ready, self.objects.pods(self.stable).ready)
+
+    def _replicas(self) -> int:
+        """As many pods take over as serve now where an autoscaler decides: it may have changed their number since the beginning."""
+        if self.stable in ("", self.candidate) or self.objects.autoscaler(self.stable) is None:
+            return self.state.replicas
+        return self.objects.pods(self.stable).wanted or self.state.replicas
 
     def _make_room(self) -> None:
         """Strategy recreate: the old pods end first. The one strategy that leaves a gap, and says so."""
         if self.objects.pods(self.stable).wanted:
             self.say(f"recreate: the pods of {self.stable} end before the new ones start; requests fail until those are ready")
             self.empty(self.stable)
-        self.wait(lambda: not self.objects.pods(self.stable).ready, lambda: f"the pods of {self.stable} did not end")
+        late = RolloutError(f"the pods of {self._name(self.stable)} did not end", where=self.where())
+        self.wait(lambda: not self.objects.pods(self.stable).ready, lambda: late)
 
-    def _enter_step(self, step: int, text: str) -> None:
-        weight = float(self.plan.steps[step].weight)
-        self.save("canary", text, within=self.plan.progress_deadline, step=step, asked=weight, paused_until="")
+    def _enter_step(self, step: int, text: str, **changes: Any) -> None:
+        weight, unmeasured = float(self.plan.steps[step].weight), {**self._anew(), "stepped_at": ""}
+        self.save("canary", text, within=self.plan.progress_deadline, step=step, asked=weight, paused_until="", **unmeasured, **changes)
+
+    def _begin_anew(self) -> None:
+        """No weight without ready endpoints; what was gained in the steps before is no longer known to hold."""
+        self.objects.select_live(self.stable)
+        self.withdraw_weight()
+        text = f"no pod of {self._name(self.candidate)} is ready any more: weight 0 until some are, then the steps begin anew"
+        self._enter_step(0, text, achieved=0.0, gated=False)
 
     def _advance(self, text: str) -> None:
         following = self.state.step + 1
-        if self._is_stepwise() and following < len(self.plan.steps) and self.state.phase != "promote":
+        if self.is_stepwise() and following < len(self.plan.steps) and self.state.phase != "promote":
             return self._enter_step(following, text)
         return self._gate(text)
 
@@ -234,10 +262,11 @@ class Machine(Turn):
             last = datetime.fromisoformat(self.state.measured_at) if self.state.measured_at else None
             while self.clock.now() < due(settings, began, last):
                 self.tick()
-            self._hold()
+            self.hold()
             self._await_pods(compare=compare)
-            stable = self.ready_pods(self.stable) if compare and self.stable else []
-            found = self.judge.measure(self.ready_pods(self.candidate), stable)
+            pods = self.ready_pods()
+            self._tell_strangers(pods)
+            found = self.judge.measure(pods[self.candidate], pods[self.stable] if compare and self.stable else [])
             self._note(found, tally(found, settings, self.state.results))
 
     def _await_pods(self, *, compare: bool) -> None:
@@ -246,9 +275,17 @@ class Machine(Turn):
         missing = [revision for revision in revisions if not self.objects.pods(revision).ready]
         if not missing:
             return
-        self.save(self.state.phase, f"no pod of {' and '.join(missing)} is ready: waiting", within=self.plan.progress_deadline)
+        names = " and ".join(self._name(revision) for revision in missing)
+        self.save(self.state.phase, f"no pod of {names} is ready: waiting", within=self.plan.progress_deadline)
         for revision in missing:
             self.wait_ready(revision, 1)
+
+    def _tell_strangers(self, pods: dict[str, list[PodTarget]]) -> None:
+        """Pods that somebody gave another label belong to no Deployment, but the shared Service selects them."""
+        if self.weight_in_force() and not self.state.routed:
+            for pod in [each for revision in pods.keys() - {self.candidate, self.stable} for each in pods[revision]]:
+                delete = f"kubectl -n {self.names.namespace} delete pod {pod.name}"
+                self.say(f"Pod {pod.name} has live traffic and is no part of this rollout (revision '{pod.revision}'): {delete}")
 
     def _note(self, found: list[Measurement], results: dict[str, MetricResult]) -> None:
         measured = self.state.measured(found, results, self.clock.now())
@@ -258,17 +295,6 @@ class Machine(Turn):
         bad = [measurement.text for measurement in found if measurement.outcome != "successful"]
         self.say("; ".join(bad) if bad else f"{len(found)} metrics are within their bounds")
 
-    def _hold(self) -> None:
-        """Set back what somebody changed by hand meanwhile, and say so; a deleted candidate ends the rollout."""
-        if self.objects.deployment(self.candidate) is None:
-            what = f"Deployment {self.names.deployment(self.candidate)} was deleted by somebody"
-            raise RolloutError(what, where=self.where(), fix="Find out who (kubectl get events), then run again")
-        if self.state.phase == "post_analysis" and self.objects.select_live(self.candidate):
-            self.say(f"Service {self.names.service} was changed by somebody: set back to {self.candidate}")
-        if self.state.phase in _STEPWISE and self.state.achieved and self._set_weight(round(self.state.asked)):
-            changed = f"HTTPRoute {self.names.route}" if self.state.routed else f"Service {self.names.service}"
-            self.say(f"{changed} was changed by somebody: set back to {self.state.asked:g} %")
-
     # --- ends and actions ---------------------------------------------------------------------------------------------------------
 
     def _finish(self, outcome: Phase, text: str) -> None:
@@ -277,7 +303,8 @@ class Machine(Turn):
         self.save(outcome, text, history=history, asked=weight, achieved=weight)
 
     def _fail(self, error: DualError) -> None:
-        if self.state.phase == "aborting":
+        """Go back, unless that is under way, nobody knows whether it is needed, or the pair is published and would be torn apart."""
+        if self.state.phase == "aborting" or isinstance(error, UnavailableError) or self.is_published():
             raise error
         self._abort(f"going back: {error}", str(error))
 
@@ -286,21 +313,22 @@ class Machine(Turn):
 
     def _obey(self, action: str) -> None:
         phase = self.state.phase
-        if action in ("abort", "undo") and not (phase == "drain" and self.published(self.state.candidate.release)):
+        if action in ("abort", "undo") and not self.is_published():
             return self._abort(f"{action} was asked for", f"{action} was asked for by an operator")
-        if action == "promote" and phase in _STEPWISE:
+        if action == "promote" and phase in self._STEPWISE:
             return self.save("promote", "promote was asked for", within=self.plan.progress_deadline, paused_until="")
-        if action == "pause" and phase in ("canary", "analyze"):
+        if action == "pause" and (phase in ("canary", "analyze") or (phase == "paused" and self.state.paused_until)):
             return self._pause("pause was asked for; waiting for somebody to resume or promote")
         if action == "resume" and phase == "paused":
             return self._resume()
-        return self.save(phase, f"{action} was asked for, and means nothing in the phase {phase}: nothing was done")
+        way = "; both halves go back with: dual rollout undo" if action in ("abort", "undo") else ""
+        return self.save(phase, f"{action} was asked for, and means nothing in the phase {phase}: nothing was done{way}")
 
     def _resume(self) -> None:
-        verdict = verdict_of(self.state.results, self.plan.analysis, compare=bool(self.stable))
-        if self.state.asked > self.state.achieved == 0.0:
+        if self.is_stepwise() and not self.state.stepped_at:
             # Paused before the step's weight was there.
             return self.save("canary", "resume was asked for", within=self.plan.progress_deadline, paused_until="")
-        if self._is_stepwise() and not self.state.gated and verdict.outcome == "running":
+        verdict = verdict_of(self.state.results, self.plan.analysis, compare=bool(self.stable))
+        if self.is_stepwise() and not self.state.gated and verdict.outcome == "running":
             return self.save("analyze", "resume was asked for", paused_until="")
         return self._advance("resume was asked for")

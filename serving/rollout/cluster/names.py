@@ -72,6 +72,10 @@ class Names:
         """The Deployment of a revision, and its HorizontalPodAutoscaler."""
         return f"{self.name}-{revision}"
 
+    def revision(self, deployment: str) -> str:
+        """The revision of a Deployment; its label may have been changed by somebody, its name can't be."""
+        return deployment.removeprefix(f"{self.name}-")
+
     @property
     def labels(self) -> dict[str, str]:
         """What every server pod carries, of whatever revision."""

@@ -5,17 +5,19 @@ object right after it raised the epoch in the state. So a process that stalled a
 it still may do is create a Deployment with 0 pods, and its next look at the state ends it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from components.core.errors import ConflictError, MissingObjectError
 from serving.rollout.cluster.api import Api, ChangedError, Json, pointer, test_operation
 from serving.rollout.cluster.names import EPOCH, NOBODY, REVISION, STABLE, Names, query
-from serving.rollout.cluster.revision import Revision, autoscaler_for, render
+from serving.rollout.cluster.revision import Revision, autoscaler_for, pods_digest, render
 from serving.rollout.cluster.state import Book, Say
 
 _STAMP = pointer("metadata", "annotations", EPOCH)
 _ATTEMPTS = 10
+_EPOCH_TEXT = re.compile("[0-9]{1,9}")
 _OWNED = ("Deployment", "HorizontalPodAutoscaler")
 
 
@@ -84,15 +86,13 @@ class Objects:
         return self._ensure("Service", self.names.service, change)
 
     def select_preview(self, revision: str) -> bool:
-        """Let the preview Service select one revision; True if it was written. A cluster without that Service does without."""
+        """Let the preview Service select one revision; True if it was written, `MissingObjectError` without that Service."""
         selector = self.names.selector(revision or NOBODY)
 
         def change(service: Json) -> list[Json]:
             same = service["spec"].get("selector") == selector
             return [] if same else [{"op": "add", "path": "/spec/selector", "value": selector}]
 
-        if self.api.find("Service", self.names.preview) is None:
-            return False
         return self._ensure("Service", self.names.preview, change)
 
     def route(self) -> Json | None:
@@ -100,7 +100,10 @@ class Objects:
         return self.api.find_allowed("HTTPRoute", self.names.route)
 
     def weigh(self, weight: int) -> bool:
-        """Give the preview Service `weight` percent of the route and the live one the rest, both in full; True if it was written."""
+        """Give the preview Service `weight` percent of the route and the live one the rest, both in full; True if it was written.
+
+        `MissingObjectError` without the route.
+        """
         rules = [{"backendRefs": [self._backend(self.names.service, 100 - weight), self._backend(self.names.preview, weight)]}]
 
         def change(route: Json) -> list[Json]:
@@ -139,6 +142,17 @@ class Objects:
             self._stamp("Deployment", self.names.deployment(revision.revision))
         return True
 
+    def restore_pods(self, template: Json, revision: Revision) -> bool:
+        """Set back what the revision's pods run, if somebody changed it by hand; True if that was so. It must have no live traffic."""
+        wanted, name = render(template, revision, self.names, self.epoch), self.names.deployment(revision.revision)
+
+        def change(deployment: Json) -> list[Json]:
+            same = pods_digest(deployment) == pods_digest(wanted)
+            return [] if same else [{"op": "add", "path": "/spec/template", "value": wanted["spec"]["template"]}]
+
+        # Where a webhook of the cluster's own rewrites images it will have done so again: then nobody changed anything.
+        return self._ensure("Deployment", name, change) and pods_digest(self.api.get("Deployment", name)) == pods_digest(wanted)
+
     def scale(self, revision: str, replicas: int) -> bool:
         """Set the number of pods; True if it was written. `MissingObjectError` if the Deployment was deleted."""
 
@@ -159,11 +173,7 @@ class Objects:
 
     def revisions(self) -> list[Json]:
         """Every revision's Deployment, oldest first."""
-        found = self.api.list("Deployment", query(self.names.labels))
-        ours = [
-            each for each in found if REVISION in each["metadata"].get("labels", {}) and each["metadata"]["name"] != self.names.template
-        ]
-        return sorted(ours, key=lambda each: (each["metadata"]["creationTimestamp"], each["metadata"]["name"]))
+        return sorted(self._all("Deployment"), key=lambda each: (each["metadata"]["creationTimestamp"], each["metadata"]["name"]))
 
     def autoscaler(self, revision: str) -> Json | None:
         """The revision's own HorizontalPodAutoscaler."""
@@ -193,9 +203,6 @@ class Objects:
     def remove(self, kind: str, found: Json) -> None:
         """Delete an owned object as it was read; an object that changed meanwhile is looked at again by whoever owns it."""
         self.guard()
-        stamp = (found["metadata"].get("annotations") or {}).get(EPOCH, "0")
-        if int(stamp) > self.epoch:
-            raise self._overtaken(kind, found["metadata"]["name"], stamp)
         try:
             self.api.delete(kind, found)
         except ChangedError:
@@ -208,9 +215,13 @@ class Objects:
         if self.route():
             yield "HTTPRoute", self.names.route
         for kind in _OWNED:
-            for each in self.api.list(kind, query(self.names.labels)):
-                if REVISION in each["metadata"].get("labels", {}) and each["metadata"]["name"] != self.names.template:
-                    yield kind, each["metadata"]["name"]
+            for each in self._all(kind):
+                yield kind, each["metadata"]["name"]
+
+    def _all(self, kind: str) -> Iterator[Json]:
+        """Told by their names: the label of the revision may have been changed by hand."""
+        found = self.api.list(kind, query(self.names.labels))
+        return (each for each in found if each["metadata"]["name"].startswith(self.names.deployment("")))
 
     def _ensure(self, kind: str, name: str, change: Callable[[Json], list[Json]]) -> bool:
         for _ in range(_ATTEMPTS):
@@ -229,17 +240,15 @@ class Objects:
         )
 
     def _stamp(self, kind: str, name: str) -> None:
-        """Put our epoch on an object, unless a newer one is there (`ConflictError`); an object that is gone needs none."""
+        """Put our epoch on an object whatever stands there; `ConflictError` if the state has a newer one. What is gone needs none.
+
+        The state decides: its epoch rises before the first object gets it. So another epoch on an object, be it a higher one, is an old
+        one or somebody's edit as long as the state has ours, which is looked at after the object was.
+        """
         for _ in range(_ATTEMPTS):
             found = self.api.find(kind, name)
-            if found is None:
+            if found is None or (found["metadata"].get("annotations") or {}).get(EPOCH) == str(self.epoch):
                 return
-            annotations: Mapping[str, str] | None = found["metadata"].get("annotations")
-            stamp = (annotations or {}).get(EPOCH, "0")
-            if stamp == str(self.epoch):
-                return
-            if stamp.isdigit() and int(stamp) > self.epoch:
-                raise self._overtaken(kind, name, stamp)
             self.guard()
             try:
                 self.api.patch(kind, name, _stamping(found, self.epoch))
@@ -249,10 +258,6 @@ class Objects:
             except ChangedError:
                 continue
         raise ConflictError("it changes all the time", where=f"{kind} {self.names.namespace}/{name}", fix="Find out who writes it")
-
-    def _overtaken(self, kind: str, name: str, stamp: str) -> ConflictError:
-        what = f"belongs to epoch {stamp} by now, this run's is {self.epoch}"
-        return ConflictError(what, where=f"{kind} {self.names.namespace}/{name}", fix="Look with `dual rollout status`")
 
 
 def live_of(service: Json) -> Live:
@@ -265,10 +270,16 @@ def live_of(service: Json) -> Live:
     return Live(noted, shared=bool(selector))
 
 
+def leads_to_live(route: Json, names: Names) -> bool:
+    """Whether every rule of a route gives all its traffic to the live Service."""
+    rules = [_weights(rule) for rule in route["spec"].get("rules") or []]
+    return bool(rules) and all(rule.get(names.service, 0) and not rule.get(names.preview, 0) for rule in rules)
+
+
 def stamp_of(found: Json | None) -> int:
-    """The epoch on an object; 0 if there is none."""
+    """The epoch on an object; 0 if there is none, or none that we could have written."""
     text = (found["metadata"].get("annotations") or {}).get(EPOCH, "0") if found else "0"
-    return int(text) if text.isdigit() else 0
+    return int(text) if _EPOCH_TEXT.fullmatch(text) else 0
 
 
 def _stamping(found: Json, epoch: int) -> list[Json]:

@@ -87,6 +87,12 @@ def replicas_of(template: Json, names: Names) -> int:
     return int(text)
 
 
+def pods_digest(deployment: Json) -> str:
+    """SHA-256 of what a Deployment's pods run: images, commands and variables. Fields that the API server fills in are not among them."""
+    parts = ("name", "image", "command", "args", "env")
+    return sha256_json([[container.get(part) for part in parts] for container in _containers(deployment["spec"])])
+
+
 def _revised(value: Any, revision: str) -> Any:
     """`value` with the revision wherever the template names its own: labels, selectors, spread constraints."""
     if isinstance(value, dict):

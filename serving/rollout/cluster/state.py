@@ -87,9 +87,11 @@ class ClusterRollout(BaseModel):
     """The channel's sequence when the rollout began."""
     plan: Plan
     routed: bool = False
-    """Whether an HTTPRoute makes the weights, and not the number of pods."""
+    """Whether the cluster has an HTTPRoute for this model: it makes the weights, and not the number of pods."""
     replicas: int = 1
     """How many candidate pods take over."""
+    pods_digest: str = ""
+    """What the candidate's pods ran when they were checked: it must be the same when they get traffic. Empty before."""
     started: str
     deadline: str
     """When the phase must be over."""
@@ -110,7 +112,7 @@ class ClusterRollout(BaseModel):
     measured_at: str = ""
     """When the current step was last measured; empty before the first time."""
     stepped_at: str = ""
-    """When the current step, or the analysis after the switch, began."""
+    """When the current step's weight was there, or the analysis after the switch began; empty before."""
     events: list[Event] = []
     history: list[Finished] = []
 

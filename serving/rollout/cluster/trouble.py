@@ -21,13 +21,15 @@ class Trouble:
     text: str
     final: bool
     """Whether it will not pass by itself."""
+    fix: str = ""
+    """What a person can do about it."""
 
 
 def troubles(api: Api, names: Names, revision: str, deployment: Json | None) -> list[Trouble]:
     """Everything that keeps the revision's pods from getting ready, most telling first; each text names its object."""
     if deployment is None:
-        return [Trouble(f"Deployment {names.deployment(revision)} was deleted", final=True)]
-    found = [*_of_deployment(deployment)]
+        return [gone(names, revision)]
+    found = [*_of_deployment(names, deployment)]
     for pod in api.list("Pod", query(names.selector(revision))):
         found += _of_pod(api, pod)
     return sorted(dict.fromkeys(found), key=lambda trouble: not trouble.final)
@@ -48,31 +50,55 @@ def warnings_of(api: Api, pod: str) -> list[Trouble]:
     return [Trouble(f"Pod {pod}: {event.get('reason', '')}: {event.get('message', '')}", final=False) for event in reversed(events)]
 
 
+def gone(names: Names, revision: str) -> Trouble:
+    """A revision's Deployment is not there any more."""
+    who = f"Find out who did it (kubectl -n {names.namespace} get events), then run again"
+    return Trouble(f"Deployment {names.deployment(revision)} was deleted by somebody", final=True, fix=who)
+
+
 def explain(found: list[Trouble]) -> str:
     """The troubles in one line; three of a kind tell enough."""
     return "; ".join(trouble.text for trouble in found[:3]) or "no pod says why"
 
 
-def _of_deployment(deployment: Json) -> Iterator[Trouble]:
+def way_out(found: list[Trouble]) -> str:
+    """What to do about the first of them that has a remedy; empty if none has."""
+    return next((trouble.fix for trouble in found if trouble.fix), "")
+
+
+def _of_deployment(names: Names, deployment: Json) -> Iterator[Trouble]:
     for condition in (deployment.get("status") or {}).get("conditions") or []:
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
             message = condition.get("message", "")
+            is_full = "exceeded quota" in message
+            room = f"Make room: kubectl -n {names.namespace} describe resourcequota"
+            fix = room if is_full else f"Correct the template Deployment {names.template}, then run again"
             # A quota may be raised, or other pods may end; a pod that admission refuses is refused again.
-            final = "forbidden" in message and "exceeded quota" not in message
-            yield Trouble(f"Deployment {deployment['metadata']['name']} can't make pods: {message}", final)
+            final = "forbidden" in message and not is_full
+            yield Trouble(f"Deployment {deployment['metadata']['name']} can't make pods: {message}", final, fix)
 
 
 def _of_pod(api: Api, pod: Json) -> Iterator[Trouble]:
     name, status = pod["metadata"]["name"], pod.get("status") or {}
     if pod["metadata"].get("deletionTimestamp"):
         return
+    look = f"Look: kubectl -n {api.namespace} describe pod {name}"
     if status.get("reason") == "Evicted":
-        yield Trouble(f"Pod {name} was evicted: {status.get('message', '')}", final=False)
+        yield Trouble(f"Pod {name} was evicted: {status.get('message', '')}", final=False, fix=look)
+        return
+    found = [each for status in _containers(status) for each in _of_container(api, name, status)]
     for condition in status.get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            yield Trouble(f"Pod {name} has no node: {condition.get('message', '')}", final=False)
-    for each in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
-        yield from _of_container(api, name, each)
+            found.append(Trouble(f"Pod {name} has no node: {condition.get('message', '')}", final=False, fix=look))
+        elif condition["type"] == "Ready" and condition["status"] != "True" and not found:
+            node = pod["spec"].get("nodeName", "?")
+            said = condition.get("message") or "it still starts, its probe fails, or the node is gone"
+            found.append(Trouble(f"Pod {name} on node {node} is not ready: {said}", final=False, fix=look))
+    yield from found
+
+
+def _containers(status: Json) -> list[Json]:
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
 
 
 def _of_container(api: Api, pod: str, status: Json) -> Iterator[Trouble]:
@@ -80,11 +106,13 @@ def _of_container(api: Api, pod: str, status: Json) -> Iterator[Trouble]:
     reason, restarts = waiting.get("reason", ""), status.get("restartCount", 0)
     where = f"Pod {pod}, container {status['name']}"
     if reason in _FINAL:
-        yield Trouble(f"{where}: {reason}: {waiting.get('message', '')}", final=True)
+        fix = "Correct the template Deployment, or what it needs, then run again"
+        yield Trouble(f"{where}: {reason}: {waiting.get('message', '')}", final=True, fix=fix)
     elif reason == _LOOPING or restarts:
         how = _how((status.get("lastState") or {}).get("terminated") or {})
-        log = _tail(api, pod, status["name"])
-        yield Trouble(f"{where} {how}, {restarts} restart(s){log}", final=reason == _LOOPING and restarts >= _RESTARTS)
+        fix = f"Look: kubectl -n {api.namespace} logs {pod} -c {status['name']} --previous"
+        final = reason == _LOOPING and restarts >= _RESTARTS
+        yield Trouble(f"{where} {how}, {restarts} restart(s){_tail(api, pod, status['name'])}", final, fix)
 
 
 def _of_end(api: Api, pod: Json) -> Iterator[Trouble]:
