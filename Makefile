@@ -5,7 +5,7 @@
 MAKEFLAGS += --no-print-directory
 STAMP := .venv/.synced
 PYTHON_IN := .venv/bin/python
-FAST := not slow and not flowers and not browser
+FAST := not slow and not flowers and not browser and not cluster
 
 .PHONY: help demo test check format bench docs clean
 
