@@ -1,10 +1,12 @@
 """A real cluster with real pods: the rig's, or any other by DUAL_TEST_KUBECONFIG, with our images in it."""
 
+import fcntl
 import functools
 import http.server
 import json
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -69,7 +71,13 @@ def rig_cluster(log: Callable[[str], None] = lambda _: None) -> Iterator[LiveClu
     """The rig's cluster with our images in its registry; taken down at the end, images kept for the next time."""
     environment = {**os.environ, "RIG_NAME": RIG_NAME}
     began = time.monotonic()
-    subprocess.run([RIG, "up"], env=environment, check=True, capture_output=True)
+    with one_at_a_time():
+        done = subprocess.run([RIG, "up"], env=environment, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, f"rig up: {done.stderr[-2000:]}"
+        yield from _running(environment, began, log)
+
+
+def _running(environment: dict[str, str], began: float, log: Callable[[str], None]) -> Iterator[LiveCluster]:
     try:
         cluster = LiveCluster(rig_environment(), "")
         log(f"cluster up after {time.monotonic() - began:.0f} s")
@@ -79,6 +87,15 @@ def rig_cluster(log: Callable[[str], None] = lambda _: None) -> Iterator[LiveClu
         yield LiveCluster(cluster.environment, _host(cluster))
     finally:
         subprocess.run([RIG, "down"], env=environment, check=False, capture_output=True)
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Wait until no other process uses the cluster of these tests: each takes it down at its end."""
+    path = Path(tempfile.gettempdir()) / f"dual-rig-{RIG_NAME}.lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _host(cluster: LiveCluster) -> str:

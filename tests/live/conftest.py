@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -24,7 +25,8 @@ def cluster() -> Iterator[LiveCluster]:
 @pytest.fixture
 def site(cluster: LiveCluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LiveSite]:
     """A namespace with the applied manifests and a store of fresh releases; nothing is rolled out."""
-    namespace = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
+    # A namespace of an earlier run may still be going.
+    namespace = f"{re.sub(r'[^a-z0-9]+', '-', request.node.name.lower())[:45].strip('-')}-{uuid4().hex[:6]}"
     with ExitStack() as stack:
         yield stack.enter_context(live_site(cluster, make_releases(tmp_path, KINDS), tmp_path / "overlay", namespace))
 
