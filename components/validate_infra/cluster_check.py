@@ -105,9 +105,10 @@ class _PodCheck:
         status = next(each for each in pod["status"]["containerStatuses"] if each["name"] == name)
         self.server += f" ({status['imageID']})" if status.get("imageID") else ""
         started = status.get("state", {}).get("running", {}).get("startedAt")
-        ready = [each.get("lastTransitionTime") for each in pod["status"].get("conditions") or [] if each["type"] == "ContainersReady"]
-        if started and ready and ready[0]:
-            side.measurements["load_seconds"] = (datetime.fromisoformat(ready[0]) - datetime.fromisoformat(started)).total_seconds()
+        conditions = {each["type"]: each for each in pod["status"].get("conditions") or [] if each["status"] == "True"}
+        ready = conditions.get("ContainersReady", {}).get("lastTransitionTime")
+        if started and ready:
+            side.measurements["load_seconds"] = (datetime.fromisoformat(ready) - datetime.fromisoformat(started)).total_seconds()
 
     def _connect(self, pod: Json, name: str) -> RemoteModel:
         rest, grpc = ports_of(self._spec)

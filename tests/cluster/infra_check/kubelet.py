@@ -129,16 +129,25 @@ class Kubelet(threading.Thread):
         finally:
             _LOGGER.removeHandler(handler)
             handler.close()
-        return ready(self.address, began)
+        return ready(self.address, began, watched=self.peak.startswith("peak"))
 
 
-def ready(address: str, began: datetime) -> Json:
-    """The status of a pod that is ready."""
+def ready(address: str, began: datetime, *, watched: bool) -> Json:
+    """The status of a pod whose server is ready, as a kubelet writes it; the container beside it runs or has failed."""
     now, since = (each.isoformat(timespec="seconds").replace("+00:00", "Z") for each in (datetime.now(UTC), began))
     running = {"ready": True, "restartCount": 0, "image": "x", "imageID": "sha256:abc", "state": {"running": {"startedAt": since}}}
-    conditions = [{"type": kind, "status": "True", "lastTransitionTime": now} for kind in ("Ready", "ContainersReady")]
-    containers = [{"name": name, **running} for name in ("server", "peak")]
-    return {"phase": "Running", "startTime": since, "podIP": address, "conditions": conditions, "containerStatuses": containers}
+    crashed = status("peak", {"terminated": {"exitCode": 1, "reason": "Error"}})
+    return {
+        "phase": "Running",
+        "startTime": since,
+        "podIP": address,
+        "conditions": [
+            {"type": "Ready", "status": str(watched), "lastTransitionTime": now},
+            {"type": "ContainersReady", "status": str(watched), "lastTransitionTime": now},
+        ],
+        "initContainerStatuses": [status("fetch", {"terminated": {"exitCode": 0, "reason": "Completed"}})],
+        "containerStatuses": [{"name": "server", **running}, {"name": "peak", **running} if watched else crashed],
+    }
 
 
 def failed(container: str, code: int, reason: str = "Error", *, message: str = "") -> Json:

@@ -39,9 +39,11 @@ def test_a_good_model_is_loaded_warmed_asked_and_measured(place: Place, artifact
 
 
 def test_through_the_api_server_grpc_is_left_out_and_said(place: Place) -> None:
-    address = own_address()
-    with place.kubelet(address=address):
-        side, record = place.check(access="proxy")
+    store = str(place.root / "store")
+    with place.kubelet(address=own_address()) as kubelet:
+        side, record = place.check(access="proxy", store=store)
+    (pod,) = kubelet.pods.values()
+    assert {"name": "DUAL_STORE", "value": store} in pod["spec"]["initContainers"][0]["env"]
     assert side.failure == ""
     assert set(side.differences) == {"REST", "REST, one batch"}
     assert {each.protocol for each in side.malformed} == {"REST"}

@@ -31,6 +31,7 @@ def test_the_pod_is_the_templates_and_of_no_service(place: Place) -> None:
     for key in ("volumes", "securityContext", "serviceAccountName", "automountServiceAccountToken"):
         assert pod["spec"][key] == template["spec"][key]
     assert (pod["spec"]["restartPolicy"], pod["spec"]["activeDeadlineSeconds"]) == ("Never", 91)
+    assert pod["spec"]["shareProcessNamespace"] is True, "else the container beside the server sees only itself"
     labels = pod["metadata"]["labels"].items()
     for service in place.api.list("Service", ""):
         assert not (selector := service["spec"].get("selector")) or not selector.items() <= labels
