@@ -15,8 +15,8 @@ from PIL import Image
 from components.core.errors import UsageError
 from components.core.record import StepRecord, open_step
 from components.evaluation.evaluation import Predictions, read_evaluation, read_predictions
-from components.validate_infra.child import Child, ChildError
 from components.validate_infra.asking import ask_cloud
+from components.validate_infra.child import Child, ChildError
 from components.validate_infra.golden import CloudAnswer, choose_golden, read_golden
 from components.validate_infra.infra import Infra, Side, read_infra
 from components.validate_infra.mobile_check import check_mobile
