@@ -111,8 +111,8 @@ def test_the_server_gets_flags_that_both_servers_know(built: dict[tuple[str, str
     config = tmp_path / "monitoring.config"
     config.write_text(built["ConfigMap", "classifier-monitoring"]["data"][parsed.monitoring_config_file.name])
     assert read_monitoring(config) == METRICS_PATH
-    for probe in ("startupProbe", "readinessProbe"):
-        assert server[probe]["httpGet"] == {"path": "/v1/models/classifier/metadata", "port": "rest"}
+    assert server["readinessProbe"]["httpGet"] == {"path": "/v1/models/classifier/metadata", "port": "rest"}
+    assert "startupProbe" not in server, "a restart of the kubelet would make every pod of its node unready"
 
 
 def test_every_container_has_its_bounds(built: dict[tuple[str, str], Json]) -> None:

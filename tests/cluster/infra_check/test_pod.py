@@ -21,7 +21,7 @@ def test_the_pod_is_the_templates_and_of_no_service(place: Place) -> None:
     pod = make_pod(place.template, place.names, Check(DIGEST, "run", seconds=90.5, store="gs://bucket/store"))
     (fetch,), (server, watch) = pod["spec"]["initContainers"], pod["spec"]["containers"]
     (applied,) = template["spec"]["containers"]
-    for key in ("image", "args", "command", "resources", "securityContext", "startupProbe", "readinessProbe", "volumeMounts", "ports"):
+    for key in ("image", "args", "command", "resources", "securityContext", "readinessProbe", "volumeMounts", "ports"):
         assert server[key] == applied[key]
     assert "preStop" not in server.get("lifecycle", {})
     variables = {each["name"]: each.get("value") for each in fetch["env"]}
