@@ -22,7 +22,7 @@ Forward = Callable[[Any], Floats]
 FASTER_BY_LITERT = ("ConvNeXt", "DenseNet", "EfficientNet", "MobileNet")
 """How the names of those networks begin that `auto` gives to LiteRT: it was 1.1 to 4.7 times as fast there on two cores (docs/figures.md).
 
-Others were as fast with TensorFlow or faster, and take longer to convert: `python -m benchmarks.feature_engines` measures them all.
+The others gained little or lost, and took seconds longer to make ready: `python -m benchmarks.feature_engines` measures them.
 """
 
 
