@@ -161,8 +161,11 @@ class Machine(Keeper):
             if verdict.outcome != "successful":
                 why = f"the analysis after the switch {_SAYS[verdict.outcome]}: {'; '.join(verdict.failures())}"
                 raise RolloutError(why, where=self.where())
-        until = self.clock.now() + timedelta(seconds=self.plan.scale_down_delay)
-        text = f"the old pods stay until {until:%H:%M:%S} UTC, and until the pair is published"
+        # At a first deployment there are no old pods to keep.
+        old = bool(self.stable) and self.stable != self.candidate
+        until = self.clock.now() + timedelta(seconds=self.plan.scale_down_delay if old else 0.0)
+        kept = f"the old pods stay until {until:%H:%M:%S} UTC, and" if old else "the rollout is not over"
+        text = f"{kept} until the pair is published"
         self.save("drain", text, within=self.plan.publish_within, drain_until=until.isoformat(timespec="milliseconds"))
 
     def _drain(self) -> None:
