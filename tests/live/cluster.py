@@ -82,7 +82,7 @@ def _running(environment: dict[str, str], began: float, log: Callable[[str], Non
         cluster = LiveCluster(rig_environment(), "")
         log(f"cluster up after {time.monotonic() - began:.0f} s")
         for image in IMAGES_BUILT:
-            cluster.rig("images", "build", "-t", f"{REGISTRY}/{image}:test", "-f", ROOT / "docker" / image / "Dockerfile", ROOT)
+            cluster.rig("images", "build", "-t", f"{REGISTRY}/{image}:test", "-f", ROOT / "images" / image / "Dockerfile", ROOT)
             log(f"{image} built after {time.monotonic() - began:.0f} s")
         yield LiveCluster(cluster.environment, _host(cluster))
     finally:
