@@ -128,6 +128,6 @@ def test_nothing_is_unpickled() -> None:
 
 
 def test_no_folder_looks_like_an_optional_package() -> None:
-    """A folder of the checkout is a namespace package to whatever starts in it: with `docker/`, KFP's local runner believes it has Docker."""
+    """A folder of the checkout is a namespace package to what starts in it: with `docker/`, KFP's local runner believes it has Docker."""
     optional = {"docker", "google", "kubernetes", "prometheus_client", "torch", "jax", "wandb"}
     assert {path.name for path in ROOT.iterdir() if path.is_dir()} & optional == set()
