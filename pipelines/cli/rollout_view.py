@@ -16,9 +16,9 @@ def show(api: Any, names: Any, state: Any, store: str) -> None:
     click.echo(f"{state.kind} of {state.candidate.release}: {state.phase}" + (f" ({state.reason})" if state.reason else ""))
     for line in [*_facts(api, names, state), *_checks(state), *_course(state)]:
         click.echo(f"  {line}")
-    from serving.rollout.cluster.announce import commands
+    from serving.rollout.cluster.announce import command_lines
 
-    for line in commands(names, state, store):
+    for line in command_lines(names, state, store):
         click.echo(f"  {line}")
 
 
