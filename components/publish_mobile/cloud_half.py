@@ -4,6 +4,7 @@ from typing import Protocol
 
 from components.core.errors import ConflictError, RolloutError
 from components.core.stores import Store
+from serving.rollout.cluster import whereabouts
 from serving.rollout.cluster.settings import ClusterSettings
 from serving.rollout.cluster.state import ClusterRollout, Say
 from serving.rollout.labels import abort_rollout
@@ -77,6 +78,7 @@ class ClusterHalf:
     def __init__(self, store: Store, name: str, settings: ClusterSettings, say: Say) -> None:
         """The model `name` on the settings' cluster."""
         self._store, self._name, self._settings, self._say = store, name, settings, say
+        self._namespace = settings.namespace
 
     def in_force(self, release: str, run_id: str) -> int:
         """As `CloudHalf` says."""
@@ -87,6 +89,7 @@ class ClusterHalf:
             raise _not_in_force("never began", release)
         if state.phase != "drain":
             raise _not_in_force(f"is not in force ({state.phase})", release)
+        whereabouts.note(self._store, release, self._name, self._namespace, self._settings)
         return state.sequence
 
     def take_back(self, run_id: str, reason: str) -> str:
@@ -105,7 +108,9 @@ class ClusterHalf:
     def _state(self) -> ClusterRollout | None:
         from serving.rollout.cluster.actions import reader
 
-        return reader(self._name, self._settings)[2].read()
+        api, _, book = reader(self._name, self._settings)
+        self._namespace = api.namespace
+        return book.read()
 
 
 def _superseded(other: str, run: str, release: str) -> ConflictError:

@@ -1,5 +1,9 @@
 """dual undo: back to the previously promoted release."""
 
+import getpass
+import socket
+from typing import Any
+
 import click
 
 from pipelines.cli.options import json_option, print_json, store_option
@@ -10,11 +14,15 @@ from pipelines.cli.options import json_option, print_json, store_option
 @click.option("--reason", default="", help="Kept in the history.")
 @json_option
 def command(store: str, reason: str, as_json: bool) -> None:
-    """Go back to the previously promoted release, both halves; running servers follow."""
+    """Go back to the previously promoted release, both halves; running servers, or the cluster that it was rolled out on, follow."""
     from components.core.stores import open_store
     from serving.rollout.undo import undo_release
 
-    undone = undo_release(open_store(store), reason)
+    opened = open_store(store)
+    if (where := _cluster(opened)) is not None:
+        _undo_on_cluster(opened, where, reason, as_json)
+        return
+    undone = undo_release(opened, reason)
     if as_json:
         print_json(undone.channel.model_dump(mode="json", by_alias=True))
         return
@@ -22,3 +30,27 @@ def command(store: str, reason: str, as_json: bool) -> None:
     click.echo(f"{undone.servers} running server(s) follow already")
     for problem in undone.problems:
         click.echo(f"not yet: {problem}")
+
+
+def _cluster(store: Any) -> Any:
+    from components.core.channel import read_channel
+    from serving.rollout.cluster.whereabouts import recall
+
+    channel = read_channel(store)
+    return recall(store, channel[0].release) if channel else None
+
+
+def _undo_on_cluster(store: Any, where: Any, reason: str, as_json: bool) -> None:
+    from components.core.channel import read_channel
+    from serving.rollout.cluster.actions import undo
+
+    def say(text: str) -> None:
+        click.echo(text, err=as_json)
+
+    say(f"the cloud half is served on Kubernetes, namespace {where.namespace}")
+    undo(store, where.name, where.settings(), run_id=f"{getpass.getuser()}@{socket.gethostname()}", reason=reason, say=say)
+    channel = read_channel(store)
+    if as_json and channel:
+        print_json(channel[0].model_dump(mode="json", by_alias=True))
+    elif channel:
+        click.echo(f"stable is release {channel[0].release} (sequence {channel[0].sequence})")

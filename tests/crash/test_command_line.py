@@ -118,6 +118,17 @@ def test_abort_and_undo_of_a_rollout_that_nobody_runs(site: Site, monkeypatch: p
     assert "no rollout is in progress" in nothing.output
 
 
+def test_dual_undo_takes_both_halves_back(site: Site) -> None:
+    settings = {"metadata": {"name": "classifier-rollout-settings"}, "data": {"settings.yaml": yaml.safe_dump(PLAN)}}
+    site.api.create("ConfigMap", settings)
+    for release in site.releases:
+        assert site.dual("start", release).exit_code == 0
+    undone = CliRunner().invoke(cli, ["undo", "--store", site.store.uri.removeprefix("file://")])
+    assert undone.exit_code == 0, undone.output
+    assert f"stable is release {site.releases[0]}" in undone.output
+    assert site.api.get("Service", "classifier")["spec"]["selector"]["dual.dev/revision"].startswith(site.releases[0])
+
+
 def test_a_release_that_is_not_there(site: Site) -> None:
     missing = site.dual("start", "0" * 12)
     assert missing.exit_code == 4

@@ -6,6 +6,7 @@ from components.core.channel import read_channel
 from components.core.errors import ConflictError, DualError, UsageError
 from components.core.stores import Store
 from components.publish_mobile.publication import publish_release, undo_publication
+from serving.rollout.cluster import whereabouts
 from serving.rollout.cluster.api import Api, pointer
 from serving.rollout.cluster.begin import begin, read_template, take_over
 from serving.rollout.cluster.machine import Machine
@@ -35,7 +36,7 @@ def ship(store: Store, release: str, name: str, settings: ClusterSettings, *, ru
     """Roll a release out, publish its pair, and wait until the old pods are gone. If the publication fails, the cloud half goes back."""
     with open_site(store, release, name, settings, say) as (site, plan):
         machine = begin(site, release, release_digest(store, release), plan, run_id=run_id)
-        return _complete(store, machine)
+        return _complete(store, machine, settings)
 
 
 def go_on(store: Store, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout:
@@ -46,7 +47,7 @@ def go_on(store: Store, name: str, settings: ClusterSettings, *, run_id: str, sa
     with open_site(store, state.candidate.release, name, settings, say, api=api) as (site, _):
         book = Book(api, names)
         state = book.read() or state
-        return _complete(store, take_over(site, run_id, book, state, read_template(api, names)))
+        return _complete(store, take_over(site, run_id, book, state, read_template(api, names)), settings)
 
 
 def finish(store: Store, release: str, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout:
@@ -96,7 +97,7 @@ def undo(store: Store, name: str, settings: ClusterSettings, *, run_id: str, rea
     previous = channel[0].previous
     with open_site(store, previous, name, settings, say, api=api) as (site, plan):
         machine = begin(site, previous, release_digest(store, previous), plan, run_id=run_id, kind="undo")
-        return _complete(store, machine, reason)
+        return _complete(store, machine, settings, reason)
 
 
 def request(api: Api, names: Names, action: str, *, within: float = HEARD_WITHIN) -> bool:
@@ -127,9 +128,10 @@ def _unfinished(api: Api, names: Names) -> ClusterRollout:
     return state
 
 
-def _complete(store: Store, machine: Machine, reason: str = "") -> ClusterRollout:
+def _complete(store: Store, machine: Machine, settings: ClusterSettings, reason: str = "") -> ClusterRollout:
     state = machine.run()
     if not state.is_over():
+        whereabouts.note(store, state.candidate.release, machine.names.name, machine.names.namespace, settings)
         _publish(store, machine, reason)
         state = machine.run(finish=True)
     return state
