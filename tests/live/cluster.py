@@ -153,6 +153,13 @@ class LiveSite:
         }
         return ClusterSettings(namespace=self.namespace, plan=Plan.model_validate(quick | plan))
 
+    def keep_plan(self) -> None:
+        """Make the quick plan the operators' own: an undo follows that one."""
+        plan = self.settings().plan
+        assert plan is not None
+        value = {"settings.yaml": yaml.safe_dump(plan.model_dump(mode="json"))}
+        self.api.patch("ConfigMap", "classifier-rollout-settings", [{"op": "add", "path": "/data", "value": value}])
+
     def identity(self, folder: Path) -> Path:
         """A kubeconfig of the rollout's own identity, with what its Role allows and nothing more."""
         config = yaml.safe_load(self.cluster.kubeconfig.read_text())
@@ -186,6 +193,7 @@ def live_site(cluster: LiveCluster, releases: Releases, folder: Path, namespace:
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization(folder, namespace, url, replicas)))
         cluster.kubectl("apply", "-k", folder)
         site = LiveSite(cluster, namespace, releases, connect(namespace, kubeconfig=cluster.kubeconfig))
+        site.keep_plan()
         try:
             yield site
         finally:
