@@ -40,18 +40,18 @@ def template(image: str = "server:1", replicas: int = REPLICAS_WANTED) -> Json:
 
 
 def service(name: str) -> Json:
-    """An applied Service: no selector."""
-    ports = [{"name": "rest", "port": 8501}, {"name": "grpc", "port": 8500}]
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": {NAME: "classifier"}}, "spec": {"ports": ports}}
+    """An applied Service: no selector. No address of its own either, of which the API server has no more than 250."""
+    spec = {"clusterIP": "None", "ipFamilyPolicy": "SingleStack", "ports": [{"name": "rest", "port": 8501}, {"name": "grpc", "port": 8500}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": {NAME: "classifier"}}, "spec": spec}
 
 
-def make_namespace(api: Api) -> None:
-    """The API's namespace with the applied objects."""
+def make_namespace(api: Api, applied: Json | None = None) -> None:
+    """The API's namespace with the applied objects; `applied` is another template."""
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.namespace}}
     api._client.call_api("/api/v1/namespaces", "POST", body=body, _preload_content=False, auth_settings=["BearerToken"])
     for each in (service("classifier"), service("classifier-preview")):
         api.create("Service", each)
-    api.create("Deployment", template())
+    api.create("Deployment", applied or template())
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def plan_of(strategy: Any, **changes: Any) -> Plan:
     """A plan that takes no time."""
     steps = [Step(weight=25), Step(weight=50)]
     fast = {"poll_seconds": 0.02, "scale_down_delay": 0.0, "progress_deadline": 20.0, "publish_within": 20.0}
-    return Plan(strategy=strategy, steps=steps, analysis=METRICS, **{**fast, **changes})
+    return Plan.model_validate({"strategy": strategy, "steps": steps, "analysis": METRICS, **fast, **changes})
 
 
 def site_of(api: Api, channel: FileChannel, *, fails: str = "", say: Say = lambda _: None) -> Site:

@@ -1,15 +1,18 @@
 """An API server without kubelet from the rig, a stand-in for the controllers, and victims."""
 
 import itertools
+import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from serving.rollout.cluster.api import Api, connect
+from serving.rollout.cluster.api import Api, Json, connect
 from tests.conftest import SHARED
 from tests.crash.cluster_site import Controller, FileChannel, Settled, controller_of, make_namespace, ship
 from tests.crash.stage import Stage
@@ -74,6 +77,28 @@ def settled(controller: Controller, api_of: ApiOf, bare: Callable[[], Order]) ->
         return order
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_crd(api_of: ApiOf) -> Callable[[Json], None]:
+    """Teaches the API server a kind; returns when it knows it."""
+    api = api_of("default")
+
+    def make(crd: Json) -> None:
+        how: Any = {"auth_settings": ["BearerToken"], "_preload_content": False, "_return_http_data_only": True}
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        api._client.call_api(path, "POST", body=crd, header_params={"Content-Type": "application/json"}, **how)
+        while not is_served(json.loads(api._client.call_api(f"{path}/{crd['metadata']['name']}", "GET", **how).data)):
+            time.sleep(0.05)
+        # Established, and yet a moment passes until it is served.
+        api.find(crd["spec"]["names"]["kind"], "nobody")
+
+    return make
+
+
+def is_served(crd: Json) -> bool:
+    """Whether the API server answers for the kind."""
+    return any(each["type"] == "Established" and each["status"] == "True" for each in crd.get("status", {}).get("conditions", []))
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 Moments are what the rollout itself comes to: a phase that begins, a preview, a round of measurements.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Literal
 
 from components.core.errors import DualError
@@ -20,7 +22,8 @@ from serving.rollout.cluster.objects import Live, live_of
 from serving.rollout.cluster.revision import revision_of
 from serving.rollout.cluster.state import Book, ClusterRollout
 from serving.rollout.cluster.turn import Clock
-from tests.crash.cluster_site import METRICS, RELEASES, FileChannel, plan_of, settle
+from serving.rollout.state import utc_now
+from tests.crash.cluster_site import METRICS, RELEASES, Controller, FileChannel, plan_of, settle
 
 Kind = Literal["rollout", "undo"]
 Act = Callable[[], object]
@@ -55,6 +58,17 @@ class Scene:
     def texts(self) -> str:
         """All that was said."""
         return "\n".join(self.said)
+
+
+def leaping(seconds: float) -> Clock:
+    """A clock by which every wait lasts so long, while nobody waits for more than a moment."""
+    now = [utc_now()]
+
+    def sleep(_: float) -> None:
+        now[0] += timedelta(seconds=seconds)
+        time.sleep(0.005)
+
+    return Clock(now=lambda: now[0], sleep=sleep)
 
 
 @dataclass
@@ -115,7 +129,8 @@ class Stage:
         try:
             machine = self.machine(release, scene, **how)
             machine.run()
-            if publish:
+            # As the store's own compare-and-swap: nothing is published over what somebody else published meanwhile.
+            if publish and self.channel.sequence() == machine.state.sequence:
                 self.channel.publish(RELEASES[release])
             if finish:
                 machine.run(finish=True)
@@ -190,6 +205,44 @@ class Stage:
         body = {"phase": "Running", "podIP": "10.0.0.1", **status, "conditions": conditions}
         self.edit("Pod", f"{name}/status", ("status",), body)
         return name
+
+    def after(self, waits: int, act: Act) -> None:
+        """Do something when the rollout has waited so many times from now on."""
+        left, sleep = [waits], self.clock.sleep
+
+        def wait(seconds: float) -> None:
+            left[0] -= 1
+            if not left[0]:
+                act()
+            sleep(seconds)
+
+        # The machine that runs holds the clock itself.
+        object.__setattr__(self.clock, "sleep", wait)
+
+    def lose(self, release: str, controller: Controller, *, ready: int = 0, waits: int = 0) -> None:
+        """Only so many pods of a release are ready from now on: their nodes are gone. With `waits` until the rollout waited so often."""
+        controller.left.add(f"{self.api.namespace}/{self.deployment(release)}")
+        self.set_ready(release, ready)
+        if waits:
+            self.after(waits, lambda: self.gain(release, controller))
+
+    def gain(self, release: str, controller: Controller) -> None:
+        """They are back."""
+        controller.left.discard(f"{self.api.namespace}/{self.deployment(release)}")
+        self.settle(release)
+
+    def fill_quota(self, resource: str) -> None:
+        """A quota that lets no object of that resource be made: count/deployments.apps, say."""
+        quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"}, "spec": {"hard": {resource: "0"}}}
+        path = f"/api/v1/namespaces/{self.api.namespace}/resourcequotas"
+        status = {"hard": {resource: "0"}, "used": {resource: "9"}}
+        self._raw(path, "POST", quota)
+        self._raw(f"{path}/full/status", "PATCH", [{"op": "add", "path": "/status", "value": status}])
+
+    def _raw(self, path: str, verb: str, body: Any) -> None:
+        headers = {"Content-Type": "application/json-patch+json" if verb == "PATCH" else "application/json", "Accept": "application/json"}
+        how: Any = {"header_params": headers, "auth_settings": ["BearerToken"], "_preload_content": False}
+        self.api._client.call_api(path, verb, body=body, **how)
 
     def settle(self, release: str) -> None:
         """Give its Deployment the status of a healthy cluster now, and not in a moment."""

@@ -225,12 +225,13 @@ class Objects:
 
     def _ensure(self, kind: str, name: str, change: Callable[[Json], list[Json]]) -> bool:
         for _ in range(_ATTEMPTS):
-            operations = change(self.api.get(kind, name))
+            found = self.api.get(kind, name)
+            operations = change(found)
             if not operations:
                 return False
             self.guard()
             try:
-                self.api.patch(kind, name, [test_operation(_STAMP, str(self.epoch)), *operations])
+                self.api.patch(kind, name, [test_operation(_STAMP, str(self.epoch)), _unchanged(found), *operations])
                 return True
             except ChangedError:
                 self._stamp(kind, name)
@@ -280,6 +281,14 @@ def stamp_of(found: Json | None) -> int:
     """The epoch on an object; 0 if there is none, or none that we could have written."""
     text = (found["metadata"].get("annotations") or {}).get(EPOCH, "0") if found else "0"
     return int(text) if _EPOCH_TEXT.fullmatch(text) else 0
+
+
+def _unchanged(found: Json) -> Json:
+    """The test that lets a patch fail if it comes late, after newer ones: a request may be on its way for longer than anyone waits."""
+    metadata = found["metadata"]
+    # A controller writes the status again and again, which changes the version and not the generation; not every kind has one.
+    key = "generation" if "generation" in metadata else "resourceVersion"
+    return test_operation(pointer("metadata", key), metadata[key])
 
 
 def _stamping(found: Json, epoch: int) -> list[Json]:

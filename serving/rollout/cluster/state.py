@@ -39,6 +39,7 @@ SWITCHED: frozenset[Phase] = frozenset({"post_analysis", "drain"})
 """All live traffic is the candidate's already."""
 
 _STATE = "state.json"
+_ATTEMPTS = 10
 _MOST_EVENTS, _MOST_MEASUREMENTS, _MOST_HISTORY = 100, 200, 20
 
 
@@ -177,13 +178,15 @@ class Book:
         Raises `ConflictError` if another process has taken the rollout over (or someone edited the state).
         """
         before = self._parse(self._seen) if self._seen else None
-        while True:
+        for _ in range(_ATTEMPTS):
             try:
                 self._seen = self._write(state, taking)
                 return
             except (ChangedError, MissingObjectError):
                 if self._is_written(before, state):
                     return
+        fix = "Find out who: kubectl get configmap -o yaml --show-managed-fields"
+        raise ConflictError("somebody else changes it again and again", where=self._where, fix=fix)
 
     def _write(self, state: ClusterRollout, taking: bool) -> Json:
         annotations = {key: value for key, value in self._annotations().items() if not (taking and key == ACTION)}
