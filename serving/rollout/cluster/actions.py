@@ -3,7 +3,7 @@
 import time
 
 from components.core.channel import read_channel
-from components.core.errors import ConflictError, DualError, UsageError
+from components.core.errors import ConflictError, DualError, RolloutError, UsageError
 from components.core.stores import Store
 from components.publish_mobile.publication import publish_release, undo_publication
 from serving.rollout.cluster import whereabouts
@@ -50,11 +50,17 @@ def go_on(store: Store, name: str, settings: ClusterSettings, *, run_id: str, sa
         return _complete(store, take_over(site, run_id, book, state, read_template(api, names)), settings)
 
 
-def finish(store: Store, release: str, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout:
-    """After the publication: wait until the old pods are gone. Nothing to do if they are."""
-    with open_site(store, release, name, settings, say) as (site, plan):
-        machine = begin(site, release, release_digest(store, release), plan, run_id=run_id)
-        return machine.run(finish=True)
+def finish(store: Store, release: str, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout | None:
+    """After the publication: wait until the old pods are gone. Nothing to do if they are, or if another run sees to them; the state now."""
+    api = connect_to(settings)
+    names = Names(namespace=api.namespace, name=name)
+    book = Book(api, names)
+    state = book.read()
+    _keep_whole(store, release, state)
+    if state is None or state.is_over() or (state.candidate.release, state.run_id) != (release, run_id):
+        return state
+    with open_site(store, release, name, settings, say, api=api) as (site, _):
+        return _drained(store, take_over(site, run_id, book, state, read_template(api, names)))
 
 
 def abort(
@@ -133,8 +139,30 @@ def _complete(store: Store, machine: Machine, settings: ClusterSettings, reason:
     if not state.is_over():
         whereabouts.note(store, state.candidate.release, machine.names.name, machine.names.namespace, settings)
         _publish(store, machine, reason)
-        state = machine.run(finish=True)
+        state = _drained(store, machine)
     return state
+
+
+def _drained(store: Store, machine: Machine) -> ClusterRollout:
+    """The pair is published: whoever took the rollout over meanwhile (the next release, an undo) sees to the old pods too."""
+    try:
+        return machine.run(finish=True)
+    except ConflictError as error:
+        _keep_whole(store, machine.state.candidate.release, machine.book.read())
+        machine.say(f"the pair is published; the old pods are another run's to wait for: {error}")
+        return machine.state
+
+
+def _keep_whole(store: Store, release: str, state: ClusterRollout | None) -> None:
+    """If the rollout was aborted in the moment in which its pair was published, the mobile half goes back too; `RolloutError` then."""
+    if state is None or state.candidate.release != release or state.kind != "rollout" or state.phase not in ("aborting", "aborted"):
+        return
+    channel = StoreChannel(store)
+    # A channel that named the release before this rollout began has nothing to do with it.
+    if channel.release() == release and channel.sequence() > state.sequence:
+        undo_publication(store, "the cloud half was aborted meanwhile")
+        what = f"was aborted while its pair was being published, so both halves went back: {state.reason}"
+        raise RolloutError(what, where=f"release {release}", fix=f"Try it again with: dual rollout start {release}")
 
 
 def _publish(store: Store, machine: Machine, reason: str) -> None:
