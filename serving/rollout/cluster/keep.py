@@ -80,7 +80,10 @@ class Keeper(Turn):
         return self.objects.deployment(self.stable)
 
     def _hold_candidate(self, stable: Json | None) -> None:
-        found = self._checked_candidate()
+        found = self.objects.deployment(self.candidate)
+        departed = self._departure(found)
+        if found is None or departed:
+            raise departed or self.deleted(self.candidate)
         wanted = self._due(stable)
         if wanted and found["spec"].get("replicas", 0) != wanted:
             self._rescale(self.candidate, found["spec"].get("replicas", 0), wanted)
@@ -91,16 +94,15 @@ class Keeper(Turn):
             achieved = self.weight_in_force() if self.state.routed else share(ready, _ready(stable))
             self.state = self.state.model_copy(update={"achieved": achieved})
 
-    def _checked_candidate(self) -> Json:
-        """The candidate's Deployment, if it is what was checked."""
-        found = self.objects.deployment(self.candidate)
+    def _departure(self, found: Json | None) -> RolloutError | None:
+        """In what the candidate's Deployment is no longer what was checked."""
         if found is None:
-            raise self.deleted(self.candidate)
+            return self.deleted(self.candidate)
         if self.state.pods_digest not in ("", pods_digest(found)):
             what = f"{self._name(self.candidate)} was edited by somebody: its pods are not what was checked"
             fix = f"Change the template Deployment {self.names.template} instead, then run again"
-            raise RolloutError(what, where=self.where(), fix=fix)
-        return found
+            return RolloutError(what, where=self.where(), fix=fix)
+        return None
 
     def _due(self, stable: Json | None) -> int:
         """How many candidate pods this phase has; 0 while that changes."""
@@ -121,20 +123,24 @@ class Keeper(Turn):
 
     def _hold_successor(self) -> None:
         """It has all live traffic. Until the pair is published, old pods that are still ready are better than none."""
-        if not self.is_published():
-            self._check_successor()
+        found = self.objects.deployment(self.candidate)
+        if not self.is_published() and (trouble := self._trouble(found)) and self._has_ready_stable():
+            raise trouble
+        if found is not None and found["spec"].get("replicas"):
+            return
         if self.objects.ensure_deployment(self.template, self.state.candidate):
             self.say(f"{self._name(self.candidate)} was deleted by somebody: it is made again from the template")
-        if not self.objects.pods(self.candidate).wanted:
-            self.say(f"{self._name(self.candidate)} had no pods: set to {self.state.replicas}")
-            self.scale(self.candidate, self.state.replicas)
+        self.say(f"{self._name(self.candidate)} had no pods: set to {self.state.replicas}")
+        self.scale(self.candidate, self.state.replicas)
 
-    def _check_successor(self) -> None:
-        if self.stable in ("", self.candidate) or not self.objects.pods(self.stable).ready:
-            return
-        self._empty_looks = 0 if _ready(self._checked_candidate()) else self._empty_looks + 1
-        if self._empty_looks >= _EMPTY_LOOKS:
-            raise self._not_ready(self.candidate, self.state.replicas, f"{self._name(self.candidate)} has no ready pod any more")
+    def _trouble(self, found: Json | None) -> RolloutError | None:
+        self._empty_looks = 0 if _ready(found) else self._empty_looks + 1
+        if self._empty_looks < _EMPTY_LOOKS:
+            return self._departure(found)
+        return self._not_ready(self.candidate, self.state.replicas, f"{self._name(self.candidate)} has no ready pod any more")
+
+    def _has_ready_stable(self) -> bool:
+        return self.stable not in ("", self.candidate) and self.objects.pods(self.stable).ready > 0
 
     def has_enough(self) -> bool:
         """Whether the candidate can do without the old pods. When the time is over some of its pods are enough, but never none."""

@@ -170,12 +170,12 @@ class Machine(Keeper):
 
     def _drain(self) -> None:
         """The old pods go once the pair is published and the delay is over; without a publication in time everything goes back."""
+        self.hold()
         while not (published := self.is_published()) or self.clock.now() < self._drain_end() or not self.has_enough():
             if not published and self.is_late():
                 what = f"the pair was not published within {self.plan.publish_within:g} s of the switch"
                 raise RolloutError(what, where=self.where(), fix="Run again: both halves are published, or none")
             self.tick()
-        self.objects.select_live(self.candidate)
         self.empty_others()
         self.forget_old()
         self._finish("promoted" if self.state.kind == "rollout" else "rolled_back", f"{self.candidate} is stable; the old pods are gone")

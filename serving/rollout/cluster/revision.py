@@ -89,8 +89,13 @@ def replicas_of(template: Json, names: Names) -> int:
 
 def pods_digest(deployment: Json) -> str:
     """SHA-256 of what a Deployment's pods run: images, commands and variables. Fields that the API server fills in are not among them."""
-    parts = ("name", "image", "command", "args", "env")
-    return sha256_json([[container.get(part) for part in parts] for container in _containers(deployment["spec"])])
+    return sha256_json([_essence(container) for container in _containers(deployment["spec"])])
+
+
+def _essence(container: Json) -> list[Any]:
+    # An empty value is written or left out, as the API server likes.
+    variables = [{key: value for key, value in each.items() if value != ""} for each in container.get("env", [])]
+    return [*(container.get(part) for part in ("name", "image", "command", "args")), variables]
 
 
 def _revised(value: Any, revision: str) -> Any:

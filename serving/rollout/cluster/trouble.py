@@ -105,14 +105,14 @@ def _of_container(api: Api, pod: str, status: Json) -> Iterator[Trouble]:
     waiting = (status.get("state") or {}).get("waiting") or {}
     reason, restarts = waiting.get("reason", ""), status.get("restartCount", 0)
     where = f"Pod {pod}, container {status['name']}"
-    if reason in _FINAL:
-        fix = "Correct the template Deployment, or what it needs, then run again"
-        yield Trouble(f"{where}: {reason}: {waiting.get('message', '')}", final=True, fix=fix)
-    elif reason == _LOOPING or restarts:
+    if reason not in _FINAL and (reason == _LOOPING or restarts):
         how = _how((status.get("lastState") or {}).get("terminated") or {})
         fix = f"Look: kubectl -n {api.namespace} logs {pod} -c {status['name']} --previous"
         final = reason == _LOOPING and restarts >= _RESTARTS
         yield Trouble(f"{where} {how}, {restarts} restart(s){_tail(api, pod, status['name'])}", final, fix)
+    elif reason in _FINAL or waiting.get("message"):
+        fix = "Correct the template Deployment, or what it needs, then run again"
+        yield Trouble(f"{where}: {reason}: {waiting.get('message', '')}", final=reason in _FINAL, fix=fix)
 
 
 def _of_end(api: Api, pod: Json) -> Iterator[Trouble]:
