@@ -71,7 +71,7 @@ def measure(requests: int, rate: float, clients: int) -> tuple[list[Answered], l
 def _under_load(site: Any, folder: Path, requests: int, rate: float, clients: int) -> tuple[list[Answered], list[Course]]:
     run(site, folder, [], "first", "a")
     courses = []
-    with Load(site.target(), rate=rate, clients=clients, connection_seconds=1.0) as load:
+    with Load(site.target(), rate=rate, clients=clients, connection_seconds=0.3) as load:
         for scenario, release in _turns():
             courses.append(run(site, folder, load.answers, scenario, release))
             print(f"{scenario}: {courses[-1].seconds:.0f} s, {len(load.answers)} requests", file=sys.stderr, flush=True)
@@ -100,6 +100,9 @@ def run(site: Any, folder: Path, answers: list[Answered], scenario: str, release
     before = state_of(site)
     began = time.monotonic()
     plan: dict[str, Any] = {"strategy": "blue-green" if scenario in ("blue-green", "first") else "canary"}
+    if scenario == "canary":
+        # Long enough at each weight to see it: connections are what is spread, and they are few.
+        plan["analysis"] = {"count": 8}
     if scenario == "slow":
         plan["analysis"] = {"latency_p99_ms": {"max": 300.0}}
     if scenario == "undo":
@@ -115,10 +118,10 @@ def run(site: Any, folder: Path, answers: list[Answered], scenario: str, release
     for event, begin, end in spans(state.events if state else []):
         seen = answers_between(answers, begin, end)
         course.phases.setdefault(event.phase, []).extend(seen)
-        if event.phase == "analyze" and event.achieved and scenario in site.releases.releases | {"canary": 0}:
+        if event.phase == "analyze" and event.achieved and scenario == "canary":
             # A proxy needs a moment to hear of new endpoints.
             settled = [each for each in seen if each.at > begin + 2]
-            if len(settled) >= 20:
+            if len(settled) >= 200:
                 course.shares.append((event.achieved, share_of(settled, site.releases[release])))
         if scenario == "slow" and event.phase == "aborted":
             first = next((b for e, b, _ in spans(state.events) if e.phase == "analyze"), begin) if state else begin
