@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from benchmarks.load import Answered, Load, quantile, share_of
 
@@ -64,7 +65,7 @@ def measure(requests: int, rate: float, clients: int) -> tuple[list[Answered], l
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         cluster = stack.enter_context(rig_cluster(lambda text: print(text, file=sys.stderr, flush=True)))
         releases = make_releases(folder, {"a": "good", "b": "good", "c": "good", "slow": "slow", "wrong": "wrong"})
-        site = stack.enter_context(live_site(cluster, releases, folder / "overlay", "benchmark"))
+        site = stack.enter_context(live_site(cluster, releases, folder / "overlay", f"benchmark-{uuid4().hex[:6]}"))
         return _under_load(site, folder, requests, rate, clients)
 
 
