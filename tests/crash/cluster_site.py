@@ -246,13 +246,17 @@ def violations(api: Api, channel: FileChannel, state: ClusterRollout | None) -> 
         stable = next((revision for revision in deployments if revision.startswith(promoted)), "")
         if stable and not live.shared and wanted.get(stable, 0) < REPLICAS_WANTED:
             found.append(f"the promoted revision {stable} has {wanted.get(stable)} pods")
-    if live.shared:
-        others = [
-            revision for revision, count in wanted.items() if count and state and revision not in (live.stable, state.candidate.revision)
-        ]
+    if live.shared and state:
+        candidates = {state.candidate.revision}
+        if state.phase == "prepare" and state.history and state.history[-1].outcome == "superseded":
+            # What was superseded keeps its weight until the new run takes it away, which is the first thing that it does.
+            candidates.add(state.history[-1].revision.revision)
+        others = [revision for revision, count in wanted.items() if count and revision not in {live.stable, *candidates}]
         found += [f"{revision} gets live traffic and is no part of the rollout" for revision in others]
-        if state and not ready.get(state.candidate.revision):
+        if not any(ready.get(candidate) for candidate in candidates):
             found.append("weight without a ready candidate")
+        if state.is_over():
+            found.append(f"the rollout is over ({state.phase}) and weight is left")
     found += [f"{each['metadata']['name']} has an owner" for each in deployments.values() if each["metadata"].get("ownerReferences")]
     return found
 

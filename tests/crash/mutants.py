@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from serving.rollout.cluster.api import Json
+from serving.rollout.cluster.api import Api, Json
 from serving.rollout.cluster.machine import Machine
 from serving.rollout.cluster.objects import Objects
-from serving.rollout.cluster.state import Book, ClusterRollout
 from serving.rollout.cluster.turn import Turn
 
 
@@ -50,11 +49,9 @@ def no_epoch_test() -> None:
     def guard(self: Objects) -> None:
         return
 
-    def patch(self: Any, kind: str, name: str, operations: Sequence[Json]) -> Json:
+    def patch(self: Api, kind: str, name: str, operations: Sequence[Json]) -> Json:
         kept = [each for each in operations if each["op"] != "test"]
         return right(self, kind, name, kept)
-
-    from serving.rollout.cluster.api import Api
 
     right = Api.patch
     Objects.claim, Objects.guard, Api.patch = claim, guard, patch
@@ -71,13 +68,13 @@ def weight_before_ready() -> None:
 
 def save_without_comparing() -> None:
     """The state is written over whatever is there."""
-    right = Book.save
+    right = Api.replace
 
-    def wrong(self: Book, state: ClusterRollout, *, taking: bool = False) -> None:
-        self.read()
-        right(self, state, taking=taking)
+    def wrong(self: Api, kind: str, body: Json) -> Json:
+        metadata = {key: value for key, value in body["metadata"].items() if key not in ("resourceVersion", "uid")}
+        return right(self, kind, {**body, "metadata": metadata})
 
-    Book.save = wrong
+    Api.replace = wrong
 
 
 MUTANTS: dict[str, Callable[[], None]] = {

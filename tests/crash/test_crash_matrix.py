@@ -15,7 +15,7 @@ from serving.rollout.cluster.api import Api
 from serving.rollout.cluster.names import NAME, REVISION, Names
 from serving.rollout.cluster.objects import live_of
 from serving.rollout.cluster.state import Book
-from tests.crash.cluster_site import RELEASES, REPLICAS_WANTED, FileChannel
+from tests.crash.cluster_site import RELEASES, REPLICAS_WANTED, Controller, FileChannel
 from tests.crash.conftest import ApiOf, channel_of
 from tests.crash.mutants import MUTANTS
 from tests.crash.victims import Moment, Order, Zygotes
@@ -36,8 +36,8 @@ Case = Callable[[], None]
 class Harness:
     """Runs cases and collects what went wrong in them."""
 
-    def __init__(self, settled: Settled, api_of: ApiOf, zygotes: Zygotes) -> None:
-        self.settled, self.api_of, self.zygotes = settled, api_of, zygotes
+    def __init__(self, settled: Settled, api_of: ApiOf, zygotes: Zygotes, controller: Controller) -> None:
+        self.settled, self.api_of, self.zygotes, self.controller = settled, api_of, zygotes, controller
         self.wrong: list[str] = []
         self.cases = 0
 
@@ -59,9 +59,11 @@ class Harness:
         self.close(order, fails, "nothing happened")
         return int(Path(f"{order.channel}.writes").read_text())
 
-    def killed(self, strategy: str, fails: str, write: int, moment: Moment, mutant: str = "") -> None:
-        """Killed at that write, and its retry at its own same one; then a clean retry."""
+    def killed(self, strategy: str, fails: str, write: int, moment: Moment, mutant: str = "", *, unready: bool = False) -> None:
+        """Killed at that write, and its retry at its own same one; then a clean retry. With `unready` no new pod ever gets ready."""
         order = replace(self.settled(), release="b", strategy=strategy, fails=fails, mutant=mutant)
+        if unready:
+            self.controller.left.add(order.namespace)
         with self.zygotes.lent() as zygote:
             for attempt in (1, 2):
                 zygote.run(replace(order, run_id=f"killed-{attempt}", write=write, moment=moment))
@@ -106,8 +108,8 @@ def _ending(api: Api, channel: FileChannel, release: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def harness(settled: Settled, api_of: ApiOf, zygotes: Zygotes) -> Harness:
-    return Harness(settled, api_of, zygotes)
+def harness(settled: Settled, api_of: ApiOf, zygotes: Zygotes, controller: Controller) -> Harness:
+    return Harness(settled, api_of, zygotes, controller)
 
 
 @pytest.mark.parametrize(("strategy", "fails"), SCENARIOS)
@@ -127,18 +129,27 @@ def test_stopped_before_every_write_and_overtaken(harness: Harness, strategy: st
     assert harness.wrong == []
 
 
-CATCHES: dict[str, Callable[[Harness, int], None]] = {
-    "scale_down_before_the_switch": lambda harness, write: harness.killed(
-        "blue-green", "", write, "before", "scale_down_before_the_switch"
+CATCHES: dict[str, tuple[Callable[..., None], str]] = {
+    "scale_down_before_the_switch": (
+        partial(Harness.killed, strategy="blue-green", fails="", moment="before"),
+        "live traffic goes to 0 ready",
     ),
-    "save_before_acting": lambda harness, write: harness.killed("canary", "analysis", write, "after", "save_before_acting"),
-    "no_epoch_test": lambda harness, write: harness.stopped("canary", "analysis", write, "c", "no_epoch_test"),
-    "weight_before_ready": lambda harness, write: harness.killed("canary", "", write, "before", "weight_before_ready"),
-    "save_without_comparing": lambda harness, write: harness.stopped("blue-green", "", write, "c", "save_without_comparing"),
+    "save_before_acting": (
+        partial(Harness.killed, strategy="canary", fails="analysis", moment="after"),
+        "is over (aborted) and weight is left",
+    ),
+    "no_epoch_test": (partial(Harness.stopped, strategy="canary", fails="analysis", by="c"), "bbbbbbbbbbbb-2a01cd has 1 pods"),
+    "weight_before_ready": (
+        partial(Harness.killed, strategy="canary", fails="", moment="before", unready=True),
+        "weight without a ready candidate",
+    ),
+    "save_without_comparing": (partial(Harness.stopped, strategy="blue-green", fails="", by="c"), "the channel names bbbbbbbbbbbb"),
 }
+"""Which cases catch a mutant, and what they must say of it."""
 
 
 @pytest.mark.parametrize("mutant", sorted(MUTANTS))
 def test_the_harness_catches_mistakes(harness: Harness, mutant: str) -> None:
-    harness.all((partial(CATCHES[mutant], harness, write) for write in range(1, 26)), until_wrong=True)
-    assert harness.wrong, f"{mutant} was not caught"
+    case, found = CATCHES[mutant]
+    harness.all((partial(case, harness, write=write, mutant=mutant) for write in range(1, 26)), until_wrong=True)
+    assert any(found in wrong for wrong in harness.wrong), f"{mutant} was not caught: {harness.wrong}"

@@ -62,8 +62,8 @@ class DeadlyApi(Api):
         finally:
             if fatal and self.order.moment == "after":
                 os.kill(os.getpid(), signal.SIGKILL)
-            # A save changes nothing that serves, but for the first one, which says whose rollout it is from now on.
-            if kind != "ConfigMap" or self.writes == 1:
+            # A save changes nothing that serves; the first one says whose rollout it is, the last one that it is over.
+            if kind != "ConfigMap" or self.writes == 1 or '"phase": "aborted"' in str(body):
                 self._check(f"{verb} {kind}/{named or name}")
 
     def _check(self, write: str) -> None:
