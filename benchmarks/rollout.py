@@ -71,6 +71,7 @@ def measure(requests: int, rate: float, clients: int) -> tuple[list[Answered], l
 
 def _under_load(site: Any, folder: Path, requests: int, rate: float, clients: int) -> tuple[list[Answered], list[Course]]:
     run(site, folder, [], "first", "a")
+    site.await_service()
     courses = []
     with Load(site.target(), rate=rate, clients=clients, connection_seconds=0.3) as load:
         for scenario, release in _turns():

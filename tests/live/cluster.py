@@ -5,6 +5,7 @@ import functools
 import http.server
 import json
 import os
+import socket
 import subprocess
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 import yaml
 
 from benchmarks.load import Target
+from components.core.digest import sha256_file, sha256_json
 from serving.rollout.cluster.api import Api, connect
 from serving.rollout.cluster.settings import ClusterSettings, Plan
 from tests.conftest import ROOT, SHARED
@@ -66,6 +68,14 @@ def rig_environment() -> dict[str, str]:
     return dict(line.split("=", 1) for line in found.split("\0") if "=" in line)
 
 
+@functools.cache
+def image_tag() -> str:
+    """A tag of what the images are made of: a node that has an image under a tag does not ask for it again."""
+    sources = [path for root in ("components", "pipelines", "serving", "images") for path in sorted((ROOT / root).rglob("*"))]
+    files = [path for path in [*sources, ROOT / "pyproject.toml", ROOT / "uv.lock"] if path.is_file() and "__pycache__" not in path.parts]
+    return f"test-{sha256_json([[path.relative_to(ROOT).as_posix(), sha256_file(path)] for path in files])[:12]}"
+
+
 @contextmanager
 def rig_cluster(log: Callable[[str], None] = lambda _: None) -> Iterator[LiveCluster]:
     """The rig's cluster with our images in its registry; taken down at the end, images kept for the next time."""
@@ -82,7 +92,7 @@ def _running(environment: dict[str, str], began: float, log: Callable[[str], Non
         cluster = LiveCluster(rig_environment(), "")
         log(f"cluster up after {time.monotonic() - began:.0f} s")
         for image in IMAGES_BUILT:
-            cluster.rig("images", "build", "-t", f"{REGISTRY}/{image}:test", "-f", ROOT / "images" / image / "Dockerfile", ROOT)
+            cluster.rig("images", "build", "-t", f"{REGISTRY}/{image}:{image_tag()}", "-f", ROOT / "images" / image / "Dockerfile", ROOT)
             log(f"{image} built after {time.monotonic() - began:.0f} s")
         yield LiveCluster(cluster.environment, _host(cluster))
     finally:
@@ -153,6 +163,14 @@ class LiveSite:
         }
         return ClusterSettings(namespace=self.namespace, plan=Plan.model_validate(quick | plan))
 
+    def await_service(self, timeout: float = 60.0) -> None:
+        """Wait until the live Service's address leads somewhere: the node's proxy needs a moment after the first pods are ready."""
+        address, deadline = self.target().address, time.monotonic() + timeout
+        for port in (8500, 8501):
+            while not _connects(address, port):
+                assert time.monotonic() < deadline, f"{address}:{port} did not answer within {timeout:g} s"
+                time.sleep(0.1)
+
     def keep_plan(self) -> None:
         """Make the quick plan the operators' own: an undo follows that one."""
         plan = self.settings().plan
@@ -182,6 +200,14 @@ class LiveSite:
     def delete(self) -> None:
         """Remove the namespace."""
         self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false")
+
+
+def _connects(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -215,6 +241,6 @@ def kustomization(folder: Path, namespace: str, url: str, replicas: int) -> dict
         "resources": [f"{manifests}/base"],
         "components": [f"{manifests}/components/{name}" for name in ("psa", "http", "local-server", "canary")],
         "configMapGenerator": [{"name": "classifier-store", "behavior": "merge", "literals": [f"uri={url}"]}],
-        "images": [{"name": name, "newName": f"{REGISTRY}/{name}", "newTag": "test"} for name in IMAGES_BUILT],
+        "images": [{"name": name, "newName": f"{REGISTRY}/{name}", "newTag": image_tag()} for name in IMAGES_BUILT],
         "patches": [{"patch": yaml.safe_dump(template)}],
     }

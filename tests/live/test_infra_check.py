@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -38,7 +39,7 @@ def place(cluster: LiveCluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
     root = tmp_path_factory.mktemp("infra")
     write_servable(root)
     (root / "store").mkdir()
-    with live_site(cluster, Releases(open_store(str(root / "store")), {}, {}), root / "overlay", "infra-check") as site:
+    with live_site(cluster, Releases(open_store(str(root / "store")), {}, {}), root / "overlay", f"infra-check-{uuid4().hex[:6]}") as site:
         (patch,) = yaml.safe_load(COMPONENT.read_text())["patches"]
         operations = json.dumps(yaml.safe_load(patch["patch"]))
         cluster.kubectl("-n", site.namespace, "patch", "role", "classifier-rollout", "--type=json", "-p", operations)

@@ -32,6 +32,7 @@ def ship(site: LiveSite, folder: Path, release: str, **plan: object) -> Step:
 def first(site: LiveSite, folder: Path) -> None:
     step = ship(site, folder, "a")
     assert "promoted" in step.output, step.output
+    site.await_service()
 
 
 def promoted(site: LiveSite) -> str:
