@@ -171,6 +171,19 @@ def test_a_write_that_is_refused_takes_the_rollout_back(
 
 
 @pytest.mark.parametrize("part", ["/services/", "/configmaps/", "/deployments/"])
+def test_rights_that_a_server_has_not_read_again_yet_are_waited_for(stage: Stage, proxy: FaultProxy, part: str) -> None:
+    scene = Scene()
+    refused = count(1)
+
+    def not_yet(call: Call) -> Fault:
+        return "403" if call.verb == "GET" and part in call.path and next(refused) <= 3 else ""
+
+    scene.at["analyze"] = [lambda: setattr(proxy, "fault", not_yet)]
+    assert through(stage, proxy).run("b", scene, strategy="canary").error is None
+    stage.has_all("b")
+
+
+@pytest.mark.parametrize("part", ["/services/", "/configmaps/", "/deployments/"])
 def test_a_conflict_is_looked_at_again(stage: Stage, proxy: FaultProxy, part: str) -> None:
     proxy.fault = once("409", lambda call: call.is_write() and part in call.path)
     assert through(stage, proxy).run("b", strategy="canary").error is None

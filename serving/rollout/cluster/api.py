@@ -32,6 +32,8 @@ _KINDS = {
 _PATCH = "application/json-patch+json"
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE = 5.0
+_RIGHTS_SECONDS = 10.0
+"""An API server that has just started refuses what it allowed before, until it has read its roles."""
 _PAGE = 500
 
 
@@ -59,6 +61,7 @@ class Api:
         self.namespace = namespace
         self.calls: dict[str, int] = dict.fromkeys(("GET", "POST", "PATCH", "PUT", "DELETE"), 0)
         self._client, self._timeout, self._patience = client, timeout, patience
+        self._granted: set[tuple[str, str]] = set()
 
     def get(self, kind: str, name: str) -> Json:
         """The object; `MissingObjectError` if there is none."""
@@ -148,9 +151,12 @@ class Api:
     def _json(self, verb: str, kind: str, name: str, *, query: Any = (), body: Any = None, named: str = "") -> Json:
         deadline, pauses = time.monotonic() + self._patience, _pauses()
         where = f"{kind} {self.namespace}/{named or name}".rstrip("/")
+        rights_until = time.monotonic() + min(self._patience, _RIGHTS_SECONDS)
         while True:
             try:
-                return _parsed(self._send(verb, kind, name, list(query), body))
+                answer = _parsed(self._send(verb, kind, name, list(query), body))
+                self._granted.add((verb, kind))
+                return answer
             except _Passing as trouble:
                 pause = trouble.retry_after or next(pauses)
                 if time.monotonic() + pause > deadline:
@@ -159,7 +165,10 @@ class Api:
                     raise UnavailableError(what, where=where, fix=fix) from None
                 time.sleep(pause)
             except _Refused as refusal:
-                raise _explain(refusal, verb, where) from None
+                lost = refusal.status in (401, 403) and (verb, kind) in self._granted
+                if not lost or time.monotonic() > rights_until:
+                    raise _explain(refusal, verb, where) from None
+                time.sleep(next(pauses))
 
     def _send(self, verb: str, kind: str, name: str, query: Any, body: Any) -> bytes:
         from kubernetes.client.exceptions import ApiException
