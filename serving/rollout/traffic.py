@@ -32,6 +32,7 @@ class _Image(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     file: str
+    label: str = ""
     cloud: _Expected
 
 
@@ -51,6 +52,8 @@ class Query:
     label: str
     probabilities: list[float]
     tolerance: float
+    truth: str = ""
+    """The true class, which the model may have missed; empty if it is not known."""
 
     def agrees(self, answer: dict[str, Any]) -> bool:
         """Whether an answer has the expected label, and every probability within the tolerance."""
@@ -97,7 +100,7 @@ def golden_queries(store: Store, release: Release) -> list[Query]:
         raise DataError("there is no golden image, so nothing can be checked", where=f"{store.uri}/{folder}/golden.json", fix=_FIX)
     tolerance = golden.tolerances.get("cloud", _TOLERANCE)
     return [
-        Query(each.file, store.get(join(folder, each.file)).data, each.cloud.label, each.cloud.probabilities, tolerance)
+        Query(each.file, store.get(join(folder, each.file)).data, each.cloud.label, each.cloud.probabilities, tolerance, each.label)
         for each in golden.images
     ]
 

@@ -12,6 +12,7 @@ from components.core.stores import open_store
 from serving.rollout.analysis.labelled import LabelledImage, folder_images, golden_images
 from serving.rollout.analysis.pods import DirectAccess, PodTarget, UnreachableError, read_prediction
 from serving.rollout.analysis.smoke import check_preview, connected, labelled_traffic, shared_agreement, smoke_traffic
+from serving.rollout.traffic import golden_queries
 from tests.release_pieces import GoldenImage, make_release
 from tests.rollout.fake_pod import CLASSES, MODEL, FakePod, answers_always, expected, golden, right_answer
 from tests.rollout.web import Reply, reply, unused_port
@@ -213,8 +214,8 @@ def test_a_folder_without_images_is_a_mistake(tmp_path: Path, folder: str) -> No
 def test_golden_images_have_true_labels(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     release = make_release(store, tmp_path, 0, golden=[GoldenImage("0.jpg", b"picture", "roses", expected("roses"))])
-    assert golden_images(store, release) == [LabelledImage("0.jpg", b"picture", "roses")]
+    assert golden_images(golden_queries(store, release)) == [LabelledImage("0.jpg", b"picture", "roses")]
     name = f"{release.folder()}/golden/golden.json"
     (tmp_path / "store" / name).write_text('{"images": [{"file": "0.jpg"}]}')
     with pytest.raises(DataError, match=r"golden/golden\.json"):
-        golden_images(store, release)
+        golden_queries(store, release)

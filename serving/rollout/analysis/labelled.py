@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from components.core.errors import DataError, UsageError
-from components.core.release import Release
-from components.core.stores import Store, join
+from components.core.errors import UsageError
+from serving.rollout.traffic import Query
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 """What the cloud model decodes."""
@@ -22,19 +19,6 @@ class LabelledImage:
     name: str
     image: bytes
     label: str
-
-
-class _Image(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    file: str
-    label: str
-
-
-class _Golden(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    images: list[_Image]
 
 
 def folder_images(folder: Path, most: int) -> list[LabelledImage]:
@@ -52,12 +36,6 @@ def folder_images(folder: Path, most: int) -> list[LabelledImage]:
     return chosen
 
 
-def golden_images(store: Store, release: Release) -> list[LabelledImage]:
-    """The release's golden images with their true labels; `DataError` if golden.json is missing or malformed."""
-    folder = join(release.folder(), "golden")
-    try:
-        images: Sequence[_Image] = _Golden.model_validate_json(store.get(join(folder, "golden.json")).data).images
-    except ValidationError as error:
-        what, where = f"{error.errors()[0]['msg']}", f"{store.uri}/{folder}/golden.json"
-        raise DataError(what, where=where, fix="Look with `dual release verify`") from None
-    return [LabelledImage(each.file, store.get(join(folder, each.file)).data, each.label) for each in images]
+def golden_images(queries: Sequence[Query]) -> list[LabelledImage]:
+    """The golden images whose true class is known."""
+    return [LabelledImage(query.name, query.image, query.truth) for query in queries if query.truth]

@@ -87,7 +87,7 @@ def open_site(
     found = read_release(store, release)
     queries = golden_queries(store, found)
     access = _access(api, name, settings, plan)
-    with Analyst(plan.analysis, queries, name, labelled=golden_images(store, found), connect=access) as analyst:
+    with Analyst(plan.analysis, queries, name, labelled=golden_images(queries), connect=access) as analyst:
         judge = GoldenJudge(plan, queries, name, analyst, access)
         heard = Announcer(api, names, store.uri, settings.notifications, say)
         try:
