@@ -8,6 +8,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/
 import json
 import os
 import random
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,19 @@ _LONGEST_PAUSE = 5.0
 _RIGHTS_SECONDS = 10.0
 """An API server that has just started refuses what it allowed before, until it has read its roles."""
 _PAGE = 500
+_REASONS = {
+    "exceeded quota": (
+        "a full quota does not let it be made",
+        "Raise the quota, or delete what nobody needs (kubectl describe resourcequota), then run again",
+    ),
+    "being terminated": (
+        "its namespace is being deleted",
+        "Find out who deletes it; apply the manifests to a namespace that stays, then run again",
+    ),
+}
+"""What a 403 says besides that the identity may not → what that means, and the way out."""
+_DENIED = re.compile("denied (the )?request")
+"""A policy or a webhook of the cluster refuses the object, whoever asks."""
 
 
 class ClusterError(DualError):
@@ -47,6 +61,10 @@ class UnavailableError(ClusterError):
 
 class ForbiddenError(ClusterError):
     """This identity may not do that."""
+
+
+class ExpiredError(ClusterError):
+    """What a list began with is no longer known to the API server: it must begin anew."""
 
 
 class ChangedError(ConflictError):
@@ -82,12 +100,22 @@ class Api:
             return None
 
     def list(self, kind: str, labels: str, *, fields: str = "") -> Iterator[Json]:
-        """Every object with these labels (and fields), page by page."""
+        """Every object with these labels (and fields), once each, as they were at one moment.
+
+        Page by page; in one piece if that moment was forgotten between two pages (410), as client-go's pager does.
+        """
+        query = [("labelSelector", labels), ("fieldSelector", fields)]
+        try:
+            found = [each for page in self._pages(kind, query) for each in page]
+        except ExpiredError:
+            found = self._json("GET", kind, "", query=query).get("items", [])
+        return iter(found)
+
+    def _pages(self, kind: str, query: Sequence[tuple[str, str]]) -> Iterator[Sequence[Json]]:
         following = ""
         while True:
-            query = [("labelSelector", labels), ("fieldSelector", fields), ("limit", str(_PAGE)), ("continue", following)]
-            page = self._json("GET", kind, "", query=query)
-            yield from page.get("items", [])
+            page = self._json("GET", kind, "", query=[*query, ("limit", str(_PAGE)), ("continue", following)])
+            yield page.get("items", [])
             following = page.get("metadata", {}).get("continue", "")
             if not following:
                 return
@@ -119,11 +147,15 @@ class Api:
 
     def logs(self, pod: str, container: str, *, lines: int = 20, previous: bool = False) -> str:
         """The end of a container's log; empty if there is none to be had."""
+        return self.find_logs(pod, container, lines=lines, previous=previous) or ""
+
+    def find_logs(self, pod: str, container: str, *, lines: int = 20, previous: bool = False) -> str | None:
+        """The end of a container's log; None if it can't be had (now, or any more)."""
         query = [("container", container), ("tailLines", str(lines)), ("previous", str(previous).lower())]
         try:
             return self._send("GET", "Pod", f"{pod}/log", query, None).decode(errors="replace")
         except (_Passing, _Refused):
-            return ""
+            return None
 
     def ask_pod(self, pod: str, port: int, path: str, body: Any = None) -> bytes:
         """What a pod answers at a path, through the API server: a GET, or a POST of JSON. One try: a pod may have gone."""
@@ -165,7 +197,7 @@ class Api:
                     raise UnavailableError(what, where=where, fix=fix) from None
                 time.sleep(pause)
             except _Refused as refusal:
-                lost = refusal.status in (401, 403) and (verb, kind) in self._granted
+                lost = _lacks_rights(refusal) and (verb, kind) in self._granted
                 if not lost or time.monotonic() > rights_until:
                     raise _explain(refusal, verb, where) from None
                 time.sleep(next(pauses))
@@ -230,16 +262,23 @@ def _parsed(body: bytes) -> Json:
         raise _Passing(f"an answer that is no JSON: {body[:80].decode(errors='replace')!r}") from None
 
 
+def _lacks_rights(refusal: _Refused) -> bool:
+    """Whether it is the identity that is refused, and not what it asks for."""
+    return refusal.status in (401, 403) and not any(each in refusal.message for each in _REASONS) and not _DENIED.search(refusal.message)
+
+
 def _explain(refusal: _Refused, verb: str, where: str) -> DualError:
     status, message = refusal.status, refusal.message
+    if status == 410:
+        return ExpiredError(f"the API server forgot what the list began with: {message}", where=where, fix="Run again")
     if status == 404:
         return MissingObjectError("there is no such object", where=where, fix="Apply the manifests: kubectl apply -k manifests/overlays/…")
     if status in (409, 412) or (status == 422 and verb == "PATCH" and "the server rejected our request" in message):
         return ChangedError("was changed by somebody else meanwhile", where=where, fix="Look again")
-    if status == 403 and "exceeded quota" in message:
-        fix = "Raise the quota, or delete what nobody needs (kubectl describe resourcequota), then run again"
-        return ClusterError(f"a full quota does not let it be made: {message}", where=where, fix=fix)
-    if status in (401, 403):
+    for words, (what, fix) in _REASONS.items():
+        if status == 403 and words in message:
+            return ClusterError(f"{what}: {message}", where=where, fix=fix)
+    if _lacks_rights(refusal):
         fix = "Give this identity the Role classifier-rollout of manifests/base, or use another kubeconfig context"
         return ForbiddenError(f"not allowed to {verb} it: {message}", where=where, fix=fix)
     return ClusterError(
