@@ -9,7 +9,7 @@ from components.core.errors import DualError
 from components.validate_infra.pod import RUN, WATCH, check_labels
 from serving.rollout.cluster.api import Api, ChangedError, ForbiddenError, Json
 from serving.rollout.cluster.names import Names, query
-from serving.rollout.cluster.trouble import explain, troubles_of_one, warnings_of
+from serving.rollout.cluster.trouble import Logs, explain, troubles_of_one, warnings_of
 
 _OVER = ("Succeeded", "Failed")
 Say = Callable[[str], None]
@@ -59,12 +59,12 @@ def _delete(api: Api, name: str, seconds: int, warn: Say) -> None:
 
 def wait_ready(api: Api, name: str, *, within: float, poll: float, say: Say) -> Json:
     """The pod once it is ready; says what holds it up. Raises `PodError` with the reason if it can't be, or takes longer than `within`."""
-    deadline, said = time.monotonic() + within, ""
+    deadline, said, logs = time.monotonic() + within, "", Logs(api)
     while True:
         pod = _require(api, name)
         if is_ready(pod):
             return pod
-        found = troubles_of_one(api, without_watch(pod))
+        found = troubles_of_one(logs, without_watch(pod))
         if any(trouble.final for trouble in found):
             raise PodError(explain(found))
         if time.monotonic() > deadline:
@@ -93,7 +93,7 @@ def is_ready(pod: Json) -> bool:
 def state_of(api: Api, name: str) -> str:
     """What became of the pod, in words; empty if nothing did."""
     try:
-        found = troubles_of_one(api, without_watch(_require(api, name)))
+        found = troubles_of_one(Logs(api), without_watch(_require(api, name)))
     except DualError as error:
         return str(error)
     return explain(found) if found else ""

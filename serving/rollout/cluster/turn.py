@@ -16,7 +16,7 @@ from serving.rollout.cluster.names import REVISION, Names, query
 from serving.rollout.cluster.objects import Objects
 from serving.rollout.cluster.settings import Plan
 from serving.rollout.cluster.state import Book, ClusterRollout, Phase, Say
-from serving.rollout.cluster.trouble import Trouble, explain, gone, troubles, way_out
+from serving.rollout.cluster.trouble import Logs, Trouble, explain, gone, troubles, way_out
 from serving.rollout.state import utc_now
 
 _REST, _GRPC = 8501, 8500
@@ -69,6 +69,7 @@ class Turn:
     clock: Clock = field(default_factory=Clock)
     _pending: str = field(default="", init=False)
     """The action that the next save carries out."""
+    _logs: Logs | None = field(default=None, init=False)
 
     @property
     def plan(self) -> Plan:
@@ -167,7 +168,8 @@ class Turn:
         return f"Deployment {self.names.deployment(revision)}"
 
     def _troubles(self, revision: str) -> list[Trouble]:
-        return troubles(self.objects.api, self.names, revision, self.objects.deployment(revision))
+        self._logs = self._logs or Logs(self.objects.api)
+        return troubles(self._logs, self.names, revision, self.objects.deployment(revision))
 
     def ready_pods(self) -> dict[str, list[PodTarget]]:
         """The ready pods of each revision, none that is ending."""
