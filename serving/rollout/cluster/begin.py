@@ -76,7 +76,7 @@ def _begin(site: Site, release: str, digest: str, plan: Plan, run_id: str, kind:
         over = before.model_copy(update={"phase": "promoted", "candidate": candidate})
         return machine_of(site, book, over, template)
     state = _fresh(site, plan, before, candidate=candidate, service=service, template=template, run_id=run_id, kind=kind)
-    book.save(state, taking=True)
+    book.save(state, clearing=True)
     return _announced(site, book, state, template)
 
 
@@ -85,7 +85,8 @@ def take_over(site: Site, run_id: str, book: Book, before: ClusterRollout, templ
     text = f"epoch {before.epoch + 1}: took over from run {before.run_id}"
     # Who takes an abort over comes because the one before waited in vain: it waits as long again.
     within = before.plan.progress_deadline if before.phase == "aborting" else None
-    state = before.to(before.phase, text, now=site.clock.now(), within=within, epoch=before.epoch + 1, run_id=run_id)
+    now = site.clock.now()
+    state = before.by_the_clock(now).to(before.phase, text, now=now, within=within, epoch=before.epoch + 1, run_id=run_id)
     book.save(state)
     return _announced(site, book, state, template)
 
@@ -162,7 +163,7 @@ def _fresh(
         run_id=run_id,
         sequence=site.published.sequence(),
         plan=plan,
-        routed=site.api.find_allowed("HTTPRoute", site.names.route) is not None,
+        routed=_has_route(site, before),
         replicas=_replicas(site, template, stable),
         started=stamp(now),
         deadline=stamp(now),
@@ -213,6 +214,12 @@ def _known(site: Site, revision: str, before: ClusterRollout | None) -> Revision
     release = ((found["metadata"].get("annotations") or {}) if found else {}).get(RELEASE, revision.rpartition("-")[0])
     known = [each for each in seen if each.revision == revision]
     return max(known, key=lambda each: len(each.digest), default=Revision(release=release, revision=revision))
+
+
+def _has_route(site: Site, before: ClusterRollout | None) -> bool:
+    """Whether a route makes the weights. Where one did, it must not be overlooked for want of rights: it may hold a weight."""
+    find = site.api.find if before is not None and before.routed else site.api.find_allowed
+    return find("HTTPRoute", site.names.route) is not None
 
 
 def _replicas(site: Site, template: Json, stable: Revision | None) -> int:

@@ -6,9 +6,9 @@ longer than the one before would have. Each take-over raises the epoch.
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.errors import ConflictError, DataError, MissingObjectError
 from components.core.gate import Reason
@@ -41,12 +41,28 @@ SWITCHED: frozenset[Phase] = frozenset({"post_analysis", "drain"})
 _STATE = "state.json"
 _ATTEMPTS = 10
 _MOST_EVENTS, _MOST_MEASUREMENTS, _MOST_HISTORY = 100, 200, 20
+_LONGEST = 4000
+"""Characters of a text: it may quote an error, and that one a log or a whole answer."""
+_MOST_BYTES = 1_000_000
+"""A ConfigMap holds 1 MiB."""
+
+
+def _checked_moment(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("has no time zone")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_checked_moment)]
+"""ISO 8601 with its zone."""
+Sometime = Annotated[str, AfterValidator(lambda text: text and _checked_moment(text))]
+"""A moment, or empty."""
 
 
 class Event(BaseModel):
     """One line of the time line."""
 
-    at: str
+    at: Moment
     phase: Phase
     text: str
     asked: float | None = None
@@ -93,14 +109,14 @@ class ClusterRollout(BaseModel):
     """How many candidate pods take over."""
     pods_digest: str = ""
     """What the candidate's pods ran when they were checked: it must be the same when they get traffic. Empty before."""
-    started: str
-    deadline: str
+    started: Moment
+    deadline: Moment
     """When the phase must be over."""
     gated: bool = False
     """Whether the manual gate before the promotion was reached: what ends the pause promotes."""
-    paused_until: str = ""
+    paused_until: Sometime = ""
     """When a pause ends by itself; empty: when somebody ends it."""
-    drain_until: str = ""
+    drain_until: Sometime = ""
     """Before this moment the old pods stay."""
     reason: str = ""
     asked: float = 0.0
@@ -110,9 +126,9 @@ class ClusterRollout(BaseModel):
     """What became of each metric in the current step."""
     measurements: list[Measurement] = []
     """The latest measurements of all steps, oldest first, for the picture."""
-    measured_at: str = ""
+    measured_at: Sometime = ""
     """When the current step was last measured; empty before the first time."""
-    stepped_at: str = ""
+    stepped_at: Sometime = ""
     """When the current step's weight was there, or the analysis after the switch began; empty before."""
     events: list[Event] = []
     history: list[Finished] = []
@@ -120,7 +136,8 @@ class ClusterRollout(BaseModel):
     def to(self, phase: Phase, text: str, *, now: datetime, within: float | None = None, **changes: object) -> Self:
         """The next state; `within` seconds set the deadline anew, None keeps it."""
         following = self.model_copy(update={"phase": phase, **changes})
-        event = Event(at=stamp(now), phase=phase, text=text, asked=following.asked, achieved=following.achieved)
+        following = following.model_copy(update={"reason": following.reason[:_LONGEST]})
+        event = Event(at=stamp(now), phase=phase, text=text[:_LONGEST], asked=following.asked, achieved=following.achieved)
         deadline = self.deadline if within is None else stamp(now + timedelta(seconds=within))
         return following.model_copy(update={"deadline": deadline, "events": [*self.events, event][-_MOST_EVENTS:]})
 
@@ -142,6 +159,36 @@ class ClusterRollout(BaseModel):
             ended=stamp(now),
         )
         return [*self.history, entry][-_MOST_HISTORY:]
+
+    def by_the_clock(self, now: datetime) -> Self:
+        """The same with no moment later than its plan allows from now on: a machine whose clock was ahead may have written it.
+
+        A clock that was behind can't be told from a process that ended long ago: what that one waited for is over.
+        """
+        plan = self.plan
+        pauses = [step.pause for step in plan.steps if isinstance(step.pause, float)]
+        seconds = {
+            "deadline": plan.publish_within if self.phase == "drain" else plan.progress_deadline,
+            "paused_until": max(pauses, default=0.0),
+            "drain_until": plan.scale_down_delay,
+            "measured_at": 0.0,
+            "stepped_at": 0.0,
+        }
+        latest = {name: now + timedelta(seconds=most) for name, most in seconds.items()}
+        return self.model_copy(update={name: _at_most(getattr(self, name), latest[name]) for name in latest})
+
+    def shortened(self) -> Self:
+        """The same without the older half of what there is to see, the least important first; itself if nothing can be spared."""
+        kept = {name: each.model_copy(update={"recent": each.recent[-1:]}) for name, each in self.results.items()}
+        for name, shorter in (
+            ("measurements", self.measurements[(len(self.measurements) + 1) // 2 :]),
+            ("results", kept),
+            ("events", self.events[len(self.events) // 2 :]),
+            ("history", self.history[len(self.history) // 2 :]),
+        ):
+            if shorter != getattr(self, name):
+                return self.model_copy(update={name: shorter})
+        return self
 
     def is_over(self) -> bool:
         """Whether nothing is left to do."""
@@ -172,15 +219,15 @@ class Book:
         found = self.read()
         return found.epoch if found else 0
 
-    def save(self, state: ClusterRollout, *, taking: bool = False) -> None:
-        """Write the next state; `taking` removes the action that it carries out.
+    def save(self, state: ClusterRollout, *, taking: str = "", clearing: bool = False) -> None:
+        """Write the next state; `taking` removes the action that it carries out, and no other one, `clearing` whichever there is.
 
         Raises `ConflictError` if another process has taken the rollout over (or someone edited the state).
         """
-        before = self._parse(self._seen) if self._seen else None
+        before, state = self._parse(self._seen) if self._seen else None, _fitting(state)
         for _ in range(_ATTEMPTS):
             try:
-                self._seen = self._write(state, taking)
+                self._seen = self._write(state, taking, clearing)
                 return
             except (ChangedError, MissingObjectError):
                 if self._is_written(before, state):
@@ -188,15 +235,18 @@ class Book:
         fix = "Find out who: kubectl get configmap -o yaml --show-managed-fields"
         raise ConflictError("somebody else changes it again and again", where=self._where, fix=fix)
 
-    def _write(self, state: ClusterRollout, taking: bool) -> Json:
-        annotations = {key: value for key, value in self._annotations().items() if not (taking and key == ACTION)}
+    def _write(self, state: ClusterRollout, taking: str, clearing: bool) -> Json:
+        annotations = self._annotations()
+        # Somebody may have asked for something else since: that is for the next look.
+        if clearing or (taking and annotations.get(ACTION) == taking):
+            annotations.pop(ACTION, None)
         metadata: Json = {
             "name": self._names.state,
             "namespace": self._names.namespace,
             "labels": {**self._names.labels, MANAGED_BY: MANAGER},
         }
         body: Json = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
-        body["data"] = {_STATE: state.model_dump_json(by_alias=True, indent=1)}
+        body["data"] = {_STATE: _text_of(state)}
         metadata["annotations"] = annotations
         if self._seen is None:
             return self._api.create("ConfigMap", body)
@@ -227,6 +277,21 @@ class Book:
             what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}" if first else f"the key {error} is missing"
             fix = f"It holds no release, only a rollout's progress: kubectl -n {self._names.namespace} delete configmap {self._names.state}"
             raise DataError(f"the rollout's state is malformed: {what}", where=self._where, fix=fix) from None
+
+
+def _text_of(state: ClusterRollout) -> str:
+    return state.model_dump_json(by_alias=True, indent=1)
+
+
+def _fitting(state: ClusterRollout) -> ClusterRollout:
+    """What fits into a ConfigMap: a rollout that could not be saved could not even be aborted."""
+    while len(_text_of(state).encode()) > _MOST_BYTES and (shorter := state.shortened()) != state:
+        state = shorter
+    return state
+
+
+def _at_most(text: str, latest: datetime) -> str:
+    return stamp(latest) if text and datetime.fromisoformat(text) > latest else text
 
 
 Say = Callable[[str], None]

@@ -96,7 +96,7 @@ class Turn:
         """Save the next phase; `ConflictError` if another process took over."""
         following = self.state.to(phase, text, now=self.clock.now(), within=within, **changes)
         # An action that nobody took up must not outlive its rollout.
-        self.book.save(following, taking=bool(self._pending) or following.is_over())
+        self.book.save(following, taking=self._pending, clearing=following.is_over())
         self._pending = ""
         self.state = following
         self.say(f"{phase}: {text}")
