@@ -22,6 +22,7 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel, Field
 
 from components.core.gate import Verdict
+from components.core.machine import Machine, this_machine
 from components.core.stores import Store, join, open_store
 
 _MEDIA = {"png": "image/png", "svg": "image/svg+xml", "jpg": "image/jpeg"}
@@ -51,6 +52,8 @@ class Record(BaseModel):
     status: Literal["running", "succeeded", "failed"] = "running"
     started: str = ""
     seconds: float = 0.0
+    machine: Machine | None = None
+    """What this step ran on, also where its result came from the cache; None in records of older versions."""
     cached: bool = False
     metrics: dict[str, float] = {}
     notes: list[str] = []
@@ -130,8 +133,8 @@ class StepRecord:
     def load_pieces(self, folder: Path) -> None:
         """Take over the pieces that `save_pieces` wrote, and mark this step as cached."""
         saved = Record.model_validate_json((folder / "record.json").read_text())
-        started = self.record.started
-        self.record = saved.model_copy(update={"started": started, "cached": True, "status": "running"})
+        mine = {"started": self.record.started, "machine": self.record.machine}
+        self.record = saved.model_copy(update={**mine, "cached": True, "status": "running"})
         self._images = {p.file: (folder / p.file).read_bytes() for p in saved.pictures}
 
     def write(self) -> None:
@@ -148,7 +151,7 @@ def open_step(step: str, *, store: str, run_id: str, view: str = "") -> Iterator
 
     `view` is the path of KFP's HTML artifact; the step's page is written there at the end.
     """
-    record = Record(step=step, started=datetime.now(UTC).isoformat(timespec="seconds"))
+    record = Record(step=step, started=datetime.now(UTC).isoformat(timespec="seconds"), machine=this_machine())
     book = StepRecord(open_store(store), run_id, step, record)
     book.write()
     began = time.monotonic()
