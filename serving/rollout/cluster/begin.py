@@ -9,6 +9,7 @@ from serving.rollout.cluster.api import Api, Json
 from serving.rollout.cluster.machine import Machine
 from serving.rollout.cluster.names import RELEASE, Names, query
 from serving.rollout.cluster.objects import Live, Objects, leads_to_live, live_of, stamp_of
+from serving.rollout.cluster.presence import Presence
 from serving.rollout.cluster.revision import Revision, replicas_of, revision_of
 from serving.rollout.cluster.settings import Plan
 from serving.rollout.cluster.state import Book, ClusterRollout, Phase, Say
@@ -113,6 +114,7 @@ def machine_of(site: Site, book: Book, state: ClusterRollout, template: Json) ->
         judge=site.judge,
         say=site.say,
         published=lambda release: published.release() == release,
+        presence=Presence(site.api, site.names, state, site.say),
         heard=site.heard,
         clock=site.clock,
     )

@@ -25,17 +25,32 @@ _LONGEST_ACTION = 40
 _SAYS = {"failed": "failed", "error": "could not be made", "inconclusive": "was inconclusive"}
 
 
+class UndoAsked(Exception):
+    """Somebody asked for an undo of the pair that was just published; it is still there to be asked for."""
+
+
 class Machine(Keeper):
     """What a rollout does in each phase; `begin` makes one."""
+
+    may_undo = False
+    """Whether who runs this takes a published pair back when somebody asks for it: `UndoAsked`."""
 
     def run(self, *, finish: bool = False) -> ClusterRollout:
         """Go on until the live traffic is the candidate's and its analysis passed (drain); with `finish` until the old pods are gone.
 
         Raises `RolloutError` with the reason once it has gone back, `ConflictError` if another process took over (nothing here is ours to
-        undo then), `DualError` if the cluster can't be reached: then the next run goes on from where this one stopped.
+        undo then), `DualError` if the cluster can't be reached: then the next run goes on from where this one stopped, `UndoAsked` with
+        `may_undo` only.
         """
         if not self.state.is_over():
-            self.objects.claim()
+            with self.presence.shown():
+                self._go_on(finish)
+        if self.state.phase == "aborted":
+            raise RolloutError(self.state.reason.rstrip("."))
+        return self.state
+
+    def _go_on(self, finish: bool) -> None:
+        self.objects.claim()
         while not self.state.is_over() and (finish or self.state.phase != "drain"):
             try:
                 self.look()
@@ -48,9 +63,6 @@ class Machine(Keeper):
                 raise
             except DualError as error:
                 self._fail(error)
-        if self.state.phase == "aborted":
-            raise RolloutError(self.state.reason.rstrip("."))
-        return self.state
 
     def abort(self, reason: str) -> ClusterRollout:
         """Go back now; the state at the end. Raises as `run` does, but for the rollout that went back as it should."""
@@ -318,6 +330,8 @@ class Machine(Keeper):
 
     def _obey(self, action: str) -> None:
         phase = self.state.phase
+        if action == "undo" and self.may_undo and self.is_published():
+            raise UndoAsked
         if action in ("abort", "undo") and not self.is_published():
             return self._abort(f"{action} was asked for", f"{action} was asked for by an operator")
         if action == "promote" and phase in self._STEPWISE:

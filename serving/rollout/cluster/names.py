@@ -68,6 +68,11 @@ class Names:
         """The ConfigMap with the rollout's state and history."""
         return f"{self.name}-rollout"
 
+    @property
+    def lease(self) -> str:
+        """The Lease by which the process that runs the rollout shows that it lives."""
+        return f"{self.name}-rollout"
+
     def deployment(self, revision: str) -> str:
         """The Deployment of a revision, and its HorizontalPodAutoscaler."""
         return f"{self.name}-{revision}"

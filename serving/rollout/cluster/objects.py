@@ -52,11 +52,10 @@ class Objects:
     def guard(self) -> None:
         """Raise `ConflictError` unless the state's epoch is still ours."""
         found = self._book.read()
-        if found is None or found.epoch != self.epoch:
-            owner = (
-                f"epoch {found.epoch} (run {found.run_id}, release {found.candidate.release})" if found else "nobody: the state was deleted"
-            )
-            what = f"this run (epoch {self.epoch}) was overtaken by {owner}"
+        if found is None or found.epoch != self.epoch or not self._book.is_own():
+            owner = f"epoch {found.epoch} (run {found.run_id}, release {found.candidate.release})" if found else "nobody"
+            deleted = "" if self._book.is_own() else ": the state was deleted"
+            what = f"this run (epoch {self.epoch}) was overtaken by {owner}{deleted}"
             where = f"ConfigMap {self.names.namespace}/{self.names.state}"
             raise ConflictError(what, where=where, fix="Look with `dual rollout status`")
 
@@ -231,7 +230,7 @@ class Objects:
                 return False
             self.guard()
             try:
-                self.api.patch(kind, name, [test_operation(_STAMP, str(self.epoch)), _unchanged(found), *operations])
+                self.api.patch(kind, name, [test_operation(_STAMP, str(self.epoch)), *_unchanged(found), *operations])
                 return True
             except ChangedError:
                 self._stamp(kind, name)
@@ -283,12 +282,13 @@ def stamp_of(found: Json | None) -> int:
     return int(text) if _EPOCH_TEXT.fullmatch(text) else 0
 
 
-def _unchanged(found: Json) -> Json:
-    """The test that lets a patch fail if it comes late, after newer ones: a request may be on its way for longer than anyone waits."""
+def _unchanged(found: Json) -> list[Json]:
+    """The tests that let a patch fail if it comes late, after newer ones: a request may be on its way for longer than anyone waits."""
     metadata = found["metadata"]
     # A controller writes the status again and again, which changes the version and not the generation; not every kind has one.
+    # Generations count from 1 again if the object is deleted and made anew.
     key = "generation" if "generation" in metadata else "resourceVersion"
-    return test_operation(pointer("metadata", key), metadata[key])
+    return [test_operation(pointer("metadata", each), metadata[each]) for each in ("uid", key)]
 
 
 def _stamping(found: Json, epoch: int) -> list[Json]:

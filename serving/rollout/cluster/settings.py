@@ -45,6 +45,16 @@ class Plan(Section):
     )
     revisions_kept: int = Field(default=3, ge=1, description="Old revisions whose Deployments are kept with 0 pods.")
     poll_seconds: float = Field(default=1.0, gt=0, le=60, description="Seconds between two looks at the cluster while waiting.")
+    alive_within: float = Field(
+        default=30.0,
+        gt=0,
+        description="Seconds without a sign of life of the process that runs the rollout after which it counts as dead; it gives three in that "
+        "time.",
+    )
+    if_abandoned: Literal["finish", "abort"] = Field(
+        default="finish",
+        description="What a follower does with a rollout whose process died: bring it to its end, the publication included, or take it back.",
+    )
 
 
 class ClusterAccess(Section):

@@ -204,6 +204,12 @@ class Book:
         self._where = f"ConfigMap {names.namespace}/{names.state}"
 
     _seen: Json | None
+    _own = ""
+    """The uid of the ConfigMap that this process wrote; empty before it wrote."""
+
+    def is_own(self) -> bool:
+        """Whether the ConfigMap, as last read, is the very one that this process wrote: epochs count anew if it is deleted."""
+        return not self._own or (self._seen is not None and self._seen["metadata"]["uid"] == self._own)
 
     def read(self) -> ClusterRollout | None:
         """The state now; None if there never was a rollout. `DataError` if it is malformed."""
@@ -220,7 +226,7 @@ class Book:
         return found.epoch if found else 0
 
     def save(self, state: ClusterRollout, *, taking: str = "", clearing: bool = False) -> None:
-        """Write the next state; `taking` removes the action that it carries out, and no other one, `clearing` whichever there is.
+        """Write the next state; `taking` removes the action that it carries out, `clearing` whichever there is that means nothing any more.
 
         Raises `ConflictError` if another process has taken the rollout over (or someone edited the state).
         """
@@ -228,17 +234,18 @@ class Book:
         for _ in range(_ATTEMPTS):
             try:
                 self._seen = self._write(state, taking, clearing)
-                return
             except (ChangedError, MissingObjectError):
-                if self._is_written(before, state):
-                    return
+                if not self._is_written(before, state):
+                    continue
+            self._own = self._seen["metadata"]["uid"] if self._seen else ""
+            return
         fix = "Find out who: kubectl get configmap -o yaml --show-managed-fields"
         raise ConflictError("somebody else changes it again and again", where=self._where, fix=fix)
 
     def _write(self, state: ClusterRollout, taking: str, clearing: bool) -> Json:
         annotations = self._annotations()
         # Somebody may have asked for something else since: that is for the next look.
-        if clearing or (taking and annotations.get(ACTION) == taking):
+        if (clearing and not _outlives(annotations.get(ACTION, ""), state)) or (taking and annotations.get(ACTION) == taking):
             annotations.pop(ACTION, None)
         metadata: Json = {
             "name": self._names.state,
@@ -277,6 +284,11 @@ class Book:
             what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}" if first else f"the key {error} is missing"
             fix = f"It holds no release, only a rollout's progress: kubectl -n {self._names.namespace} delete configmap {self._names.state}"
             raise DataError(f"the rollout's state is malformed: {what}", where=self._where, fix=fix) from None
+
+
+def _outlives(action: str, state: ClusterRollout) -> bool:
+    """Whether an action still means something when the rollout is over: an undo of what was promoted in this very moment."""
+    return action == "undo" and state.phase == "promoted"
 
 
 def _text_of(state: ClusterRollout) -> str:

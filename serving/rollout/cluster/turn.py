@@ -14,6 +14,7 @@ from serving.rollout.analysis.rules import Measurement
 from serving.rollout.cluster.api import Json
 from serving.rollout.cluster.names import REVISION, Names, query
 from serving.rollout.cluster.objects import Objects
+from serving.rollout.cluster.presence import Presence
 from serving.rollout.cluster.settings import Plan
 from serving.rollout.cluster.state import Book, ClusterRollout, Phase, Say
 from serving.rollout.cluster.trouble import Logs, Trouble, explain, gone, troubles, way_out
@@ -64,6 +65,8 @@ class Turn:
     say: Say
     published: Callable[[str], bool]
     """Whether the pair of this release is published."""
+    presence: Presence
+    """What others see of this process."""
     heard: Callable[[ClusterRollout], None] = lambda _: None
     """Told of every saved transition."""
     clock: Clock = field(default_factory=Clock)
