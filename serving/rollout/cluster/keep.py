@@ -44,8 +44,8 @@ class Keeper(Turn):
     # --- what the plan makes of a revision ----------------------------------------------------------------------------------------
 
     def recreates(self) -> bool:
-        """Whether the old pods end before the new ones start."""
-        return self.plan.strategy == "recreate" and self.state.kind == "rollout" and bool(self.stable)
+        """Whether the old pods end before the new ones start, because there is room for one revision only."""
+        return self.plan.strategy == "recreate" and self.stable not in ("", self.candidate)
 
     def is_stepwise(self) -> bool:
         """Whether the candidate's share of the traffic grows by steps."""
@@ -66,6 +66,19 @@ class Keeper(Turn):
             return 0
         step = self.state.step if self.state.stepped_at else self.state.step - 1
         return self.plan.steps[step].weight if step >= 0 else 0
+
+    def make_way(self) -> None:
+        """Where there is room for one revision only, the stable one's pods can't start before all others have ended."""
+        if self.recreates():
+            others = {self.names.revision(each["metadata"]["name"]) for each in self.objects.revisions()} | {self.candidate}
+            for revision in sorted(others - {self.stable}):
+                self.end_pods(revision)
+
+    def end_pods(self, revision: str) -> None:
+        """No pods of a revision, and none that is still there; `RolloutError` if they do not end in time."""
+        self.empty(revision)
+        late = RolloutError(f"the pods of {self._name(revision)} did not end", where=self.where())
+        self.wait(lambda: not self.objects.pods(revision).ready, lambda: late, hold=False)
 
     # --- before the switch --------------------------------------------------------------------------------------------------------
 

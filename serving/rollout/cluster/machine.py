@@ -22,6 +22,8 @@ from serving.rollout.cluster.weights import share
 
 _LONGEST_ACTION = 40
 """Characters of what somebody asked for that are repeated: an annotation may have 256 KiB."""
+_MOST_ANEW = 3
+"""So often may a candidate lose all its pods under traffic: a kubelet may start again, a node may go."""
 _SAYS = {"failed": "failed", "error": "could not be made", "inconclusive": "was inconclusive"}
 
 
@@ -79,15 +81,16 @@ class Machine(Keeper):
         """Live traffic is the stable revision's alone; the candidate's first pods are ready and see none."""
         self.withdraw_weight()
         self.back_to_stable(revive=False)
-        self.hold()
+        # First, because with strategy recreate the stable revision may have no room beside them.
         self.empty_others()
+        self.hold()
         self._ensure_candidate()
         self.select_preview(self.candidate)
-        if self.recreates():
-            return self._prepared("promote", "the candidate's Deployment is there, without pods")
         first = self.first_pods()
         if self.state.kind == "undo" and self.objects.pods(self.candidate).ready >= first:
             return self._prepared("promote", "the pods of before are still ready")
+        if self.recreates():
+            return self._prepared("promote", "the candidate's Deployment is there, without pods")
         self.scale_and_wait(self.candidate, first)
         return self._prepared("validate_preview", f"{first} pod(s) of {self.candidate} are ready and see no live traffic")
 
@@ -157,7 +160,7 @@ class Machine(Keeper):
         replicas = self.state.replicas
         if self.objects.live() != Live(self.candidate, shared=False) or not self.objects.pods(self.candidate).wanted:
             replicas = self._replicas()
-            if self.recreates():
+            if self.recreates() and self.objects.pods(self.candidate).ready < replicas:
                 self._make_room()
             self.scale_and_wait(self.candidate, replicas)
             self.objects.select_live(self.candidate)
@@ -227,9 +230,7 @@ class Machine(Keeper):
         """Strategy recreate: the old pods end first. The one strategy that leaves a gap, and says so."""
         if self.objects.pods(self.stable).wanted:
             self.say(f"recreate: the pods of {self.stable} end before the new ones start; requests fail until those are ready")
-            self.empty(self.stable)
-        late = RolloutError(f"the pods of {self._name(self.stable)} did not end", where=self.where())
-        self.wait(lambda: not self.objects.pods(self.stable).ready, lambda: late)
+        self.end_pods(self.stable)
 
     def _enter_step(self, step: int, text: str, **changes: Any) -> None:
         weight, unmeasured = float(self.plan.steps[step].weight), {**self._anew(), "stepped_at": ""}
@@ -239,8 +240,12 @@ class Machine(Keeper):
         """No weight without ready endpoints; what was gained in the steps before is no longer known to hold."""
         self.objects.select_live(self.stable)
         self.withdraw_weight()
-        text = f"no pod of {self._name(self.candidate)} is ready any more: weight 0 until some are, then the steps begin anew"
-        self._enter_step(0, text, achieved=0.0, gated=False)
+        lost, times = f"no pod of {self._name(self.candidate)} is ready any more", self.state.begun_anew
+        if times == _MOST_ANEW:
+            fix = "It does not bear traffic: look at its pods' logs and probes"
+            return self._fail(RolloutError(f"{lost}, for the {times + 1}th time since it has traffic", where=self.where(), fix=fix))
+        text = f"{lost}: weight 0 until some are, then the steps begin anew"
+        return self._enter_step(0, text, achieved=0.0, gated=False, begun_anew=times + 1)
 
     def _advance(self, text: str) -> None:
         following = self.state.step + 1

@@ -114,6 +114,8 @@ class ClusterRollout(BaseModel):
     """When the phase must be over."""
     gated: bool = False
     """Whether the manual gate before the promotion was reached: what ends the pause promotes."""
+    begun_anew: int = 0
+    """How often the steps began anew because the candidate had no pod left."""
     paused_until: Sometime = ""
     """When a pause ends by itself; empty: when somebody ends it."""
     drain_until: Sometime = ""

@@ -127,6 +127,9 @@ class Turn:
     def hold(self) -> None:
         """Whatever must stay as it is while this process waits."""
 
+    def make_way(self) -> None:
+        """Whatever must end before pods of the stable revision can start."""
+
     def wait(self, done: Callable[[], bool], why: Callable[[], RolloutError], *, hold: bool = True) -> None:
         """Wait until `done`; raises `why` not when the deadline passes."""
         while not done():
@@ -226,6 +229,7 @@ class Turn:
         live = self.objects.live()
         moves = live.shared or live.stable != self.stable
         if self.stable and (moves or (revive and not self.objects.pods(self.stable).ready)):
+            self.make_way()
             filled = self.refill_stable()
             # It has its part of the traffic already: leaving a candidate that may be bad must not wait for the last of its pods.
             shares = live.shared and live.stable == self.stable and not filled
