@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from components.core.settings import Section
 
+_DAY = 86_400.0
 _ENVIRONMENT = "HTTP header → name of the environment variable that holds its whole value; values are never printed."
 
 
@@ -175,9 +176,9 @@ class SmokeSettings(Section):
 class AnalysisSettings(Section):
     """How a candidate is measured beside the stable version, and what decides."""
 
-    interval: float = Field(default=10.0, gt=0, description="Seconds between two measurements.")
+    interval: float = Field(default=10.0, gt=0, le=_DAY, description="Seconds between two measurements.")
     count: int = Field(default=3, ge=0, description="Measurements per step, errors not counted; 0: until the step's pause is over.")
-    initial_delay: float = Field(default=0.0, ge=0, description="Seconds from the step's begin to the first measurement.")
+    initial_delay: float = Field(default=0.0, ge=0, le=_DAY, description="Seconds from the step's begin to the first measurement.")
     failure_limit: int = Field(default=0, ge=0, description="Failed measurements of a metric allowed; one more fails the analysis.")
     inconclusive_limit: int = Field(default=0, ge=0, description="Inconclusive measurements of a metric allowed; one more pauses.")
     consecutive_error_limit: int = Field(default=4, ge=0, description="Errors in a row, such as timeouts, that a metric may have.")

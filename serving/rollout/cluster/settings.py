@@ -1,8 +1,9 @@
 """How a release takes over the live traffic of a cluster: strategy, steps, analysis, and how long anything may take."""
 
+from itertools import pairwise
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.core.settings import Section
 from serving.rollout.analysis.settings import AnalysisSettings
@@ -10,6 +11,8 @@ from serving.rollout.notify import NotificationSettings
 
 SETTINGS_KEY = "settings.yaml"
 """Key of the ConfigMap `classifier-rollout-settings` under which operators keep their plan."""
+_YEAR = 366 * 86_400.0
+"""Seconds: what would take longer is a mistake, and somewhere no date any more."""
 
 
 class Step(Section):
@@ -20,6 +23,13 @@ class Step(Section):
         default=0.0, description="Seconds to wait after the step's analysis; `manual`: until somebody promotes or resumes."
     )
 
+    @field_validator("pause")
+    @classmethod
+    def _lasts(cls, pause: float | str) -> float | str:
+        if isinstance(pause, float) and not 0 <= pause <= _YEAR:
+            raise ValueError("should be from 0 to a year's seconds, or manual")
+        return pause
+
 
 class Plan(Section):
     """The course of a rollout. It is kept in the rollout's state, so whoever takes it over follows the same plan."""
@@ -29,19 +39,22 @@ class Plan(Section):
         description="`canary`: a growing share of live traffic; `blue-green`: all at once after the preview's checks; `recreate`: the "
         "old pods end before the new ones start (a gap in service, for one GPU).",
     )
-    steps: list[Step] = Field(default=[Step(weight=10), Step(weight=50)], description="The canary's steps; weights rise.")
+    steps: list[Step] = Field(
+        default=[Step(weight=10), Step(weight=50)], min_length=1, max_length=100, description="The canary's steps; weights rise."
+    )
     gate: bool = Field(default=False, description="Wait for somebody to promote before all traffic moves.")
     analysis: AnalysisSettings = Field(default=AnalysisSettings(), description="What is measured at each step and after the switch.")
     preview: bool = Field(default=True, description="Ask every candidate pod the golden images before any live traffic reaches it.")
     post_count: int = Field(default=1, ge=0, description="Rounds of analysis after all traffic moved; 0 leaves it out.")
-    progress_deadline: float = Field(default=600.0, gt=0, description="Seconds within which the pods of a step must be ready.")
+    progress_deadline: float = Field(default=600.0, gt=0, le=_YEAR, description="Seconds within which the pods of a step must be ready.")
     scale_down_delay: float = Field(
         default=30.0,
         ge=0,
+        le=_YEAR,
         description="Seconds that the old pods stay after the switch (and after the publication): an undo in this time is instant.",
     )
     publish_within: float = Field(
-        default=900.0, gt=0, description="Seconds after the switch within which the pair must be published; else it goes back."
+        default=900.0, gt=0, le=_YEAR, description="Seconds after the switch within which the pair must be published; else it goes back."
     )
     revisions_kept: int = Field(default=3, ge=1, description="Old revisions whose Deployments are kept with 0 pods.")
     poll_seconds: float = Field(default=1.0, gt=0, le=60, description="Seconds between two looks at the cluster while waiting.")
@@ -55,6 +68,14 @@ class Plan(Section):
         default="finish",
         description="What a follower does with a rollout whose process died: bring it to its end, the publication included, or take it back.",
     )
+
+    @field_validator("steps")
+    @classmethod
+    def _rises(cls, steps: list[Step]) -> list[Step]:
+        for before, after in pairwise(steps):
+            if after.weight < before.weight:
+                raise ValueError(f"weights must rise: {after.weight} comes after {before.weight}")
+        return steps
 
 
 class ClusterAccess(Section):
