@@ -6,18 +6,19 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
 import json
-import os
 import random
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from components.core.errors import ConflictError, DualError, MissingObjectError, UsageError, missing_extra
+from components.core.errors import ConflictError, DualError, MissingObjectError, missing_extra
+from serving.rollout.cluster.kubeconfig import load_context
 
 Json = dict[str, Any]
 
@@ -121,6 +122,28 @@ class Api:
             if not following:
                 return
 
+    def find_listed(self, kind: str, name: str) -> tuple[Json | None, str]:
+        """The object or None, and the version of all that there is, from which `watch` goes on without a gap."""
+        page = self._json("GET", kind, "", query=[("fieldSelector", f"metadata.name={name}")])
+        return next(iter(page.get("items", [])), None), page["metadata"]["resourceVersion"]
+
+    def watch(self, kind: str, name: str, version: str, seconds: int) -> Iterator[Json]:
+        """The API server's events about one object since a version, bookmarks included, for so many seconds at most. One try.
+
+        Raises `ExpiredError` if that version is forgotten, `UnavailableError` if the connection breaks.
+        """
+        where = f"{kind} {self.namespace}/{name}"
+        fields = [("fieldSelector", f"metadata.name={name}"), ("resourceVersion", version), ("timeoutSeconds", str(seconds))]
+        query = [*fields, ("watch", "true"), ("allowWatchBookmarks", "true")]
+        try:
+            with _translated(), closing(self._open("GET", kind, "", query, None, seconds + self._timeout)) as stream:
+                for line in _lines(stream):
+                    yield _told(line)
+        except _Passing as trouble:
+            raise UnavailableError(f"the API server could not watch it: {trouble}", where=where, fix="Watch again") from None
+        except _Refused as refusal:
+            raise _explain(refusal, "watch", where) from None
+
     def create(self, kind: str, body: Json) -> Json:
         """Make an object; `ChangedError` if the name is taken."""
         return self._json("POST", kind, "", body=body, named=body["metadata"].get("name", ""))
@@ -204,30 +227,39 @@ class Api:
                 time.sleep(next(pauses))
 
     def _send(self, verb: str, kind: str, name: str, query: Any, body: Any) -> bytes:
-        from kubernetes.client.exceptions import ApiException
-        from urllib3.exceptions import HTTPError
+        with _translated():
+            # The body is read here and may be cut off here.
+            return self._open(verb, kind, name, query, body, self._timeout).data
 
+    def _open(self, verb: str, kind: str, name: str, query: Any, body: Any, timeout: float) -> Any:
         path = _KINDS[kind].format(namespace=self.namespace) + (f"/{name}" if name else "")
         headers = {"Accept": "application/json", "Content-Type": _PATCH if verb == "PATCH" else "application/json"}
         self.calls[verb] += 1
-        try:
-            response = self._client.call_api(
-                path,
-                verb,
-                query_params=query,
-                header_params=headers,
-                body=body,
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _return_http_data_only=True,
-                _request_timeout=(self._timeout, self._timeout),
-            )
-            # The body is read here and may be cut off here.
-            return response.data
-        except ApiException as error:
-            raise _outcome(error) from None
-        except (HTTPError, OSError) as error:
-            raise _Passing(f"{type(error).__name__}: {error}") from None
+        return self._client.call_api(
+            path,
+            verb,
+            query_params=query,
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _return_http_data_only=True,
+            _request_timeout=(self._timeout, timeout),
+        )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What the client raises, as what may pass or what will not."""
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ApiException as error:
+        raise _outcome(error) from None
+    except (HTTPError, OSError) as error:
+        raise _Passing(f"{type(error).__name__}: {error}") from None
 
 
 class _Passing(Exception):
@@ -261,6 +293,22 @@ def _parsed(body: bytes) -> Json:
     except ValueError:
         # A proxy's own page, say.
         raise _Passing(f"an answer that is no JSON: {body[:80].decode(errors='replace')!r}") from None
+
+
+def _lines(stream: Any) -> Iterator[bytes]:
+    begun = b""
+    for chunk in stream.stream():
+        *lines, begun = (begun + chunk).split(b"\n")
+        yield from lines
+
+
+def _told(line: bytes) -> Json:
+    """One event of a watch; what it says of its own end is raised."""
+    event = _parsed(line)
+    if event["type"] != "ERROR":
+        return event
+    status, message = event["object"].get("code", 500), event["object"].get("message", "")
+    raise _Passing(f"{status} {message}") if status in _PASSING else _Refused(status, message)
 
 
 def _lacks_rights(refusal: _Refused) -> bool:
@@ -315,31 +363,8 @@ def connect(namespace: str = "", *, context: str = "", kubeconfig: Path | None =
     configuration: Any = client.Configuration()
     # Retries are ours: they must know which calls may be repeated, and how long a rollout can wait.
     configuration.retries = False
-    found = _load(config, configuration, context, kubeconfig)
+    found = load_context(config, configuration, context, kubeconfig)
     return Api(client.ApiClient(configuration), namespace or found, patience=patience)
-
-
-def _load(config: Any, configuration: Any, context: str, kubeconfig: Path | None) -> str:
-    # Read now: the client's own default is the environment of the moment when it was imported.
-    file = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG")
-    try:
-        config.load_kube_config(file, context=context or None, client_configuration=configuration)
-        contexts, active = config.list_kube_config_contexts(file)
-        chosen = next((each for each in contexts if each["name"] == context), active)
-        return str(chosen["context"].get("namespace", "default"))
-    except config.ConfigException as error:
-        return _load_in_cluster(config, configuration, context, str(error))
-
-
-def _load_in_cluster(config: Any, configuration: Any, context: str, why: str) -> str:
-    try:
-        if context:
-            raise config.ConfigException(f"no context {context}")
-        config.load_incluster_config(client_configuration=configuration)
-        return Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text().strip()
-    except (config.ConfigException, OSError):
-        fix = "Set KUBECONFIG or --context; `kubectl config get-contexts` lists what there is"
-        raise UsageError(f"there is no way to a cluster ({why})", where="kubeconfig", fix=fix) from None
 
 
 def test_operation(path: str, value: Any) -> Json:
@@ -350,6 +375,3 @@ def test_operation(path: str, value: Any) -> Json:
 def pointer(*parts: str) -> str:
     """A JSON pointer (RFC 6901)."""
     return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
-
-
-Sleep = Callable[[float], None]

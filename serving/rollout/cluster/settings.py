@@ -61,12 +61,11 @@ class Plan(Section):
     alive_within: float = Field(
         default=30.0,
         gt=0,
-        description="Seconds without a sign of life of the process that runs the rollout after which it counts as dead; it gives three in that "
-        "time.",
+        description="Seconds without a sign of life after which the process that runs the rollout counts as dead; it gives three in that time.",
     )
     if_abandoned: Literal["finish", "abort"] = Field(
         default="finish",
-        description="What a follower does with a rollout whose process died: bring it to its end, the publication included, or take it back.",
+        description="What a follower does with a rollout whose process died: bring it to its end, publication included, or take it back.",
     )
 
     @field_validator("steps")
