@@ -7,6 +7,7 @@ ingest ─► validate_data ─┬─► train_cloud ──► evaluate_cloud �
        └─► validate_infra ─┘
 """
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -25,55 +26,96 @@ from components.train_cloud.component import train_cloud
 from components.train_mobile.component import train_mobile
 from components.validate_data.component import validate_data
 from components.validate_infra.component import validate_infra
+from pipelines.run_form import SETTINGS_FIELDS, with_form
 from pipelines.targets import Needs, Target
 
+NAME = "dual-deploy"
 NOT_BLESSED = "NOT BLESSED"
+SUMMARY = "Train, judge and ship a pair of classifiers."
+DESCRIPTION = """Trains a **pair** of image classifiers from the same data, a cloud model and a full int8 mobile one, measures both,
+and ships the pair only if nothing is worse or broken.
+
+1. **ingest**, **validate_data**: labelled images become checked examples
+2. **train_cloud**, **train_mobile**, **quantize_mobile**: two models from the same examples
+3. **evaluate_cloud**, **evaluate_mobile**, **compare_pair**, **validate_infra**: measured, compared, loaded as in production
+4. **assemble_release**: an immutable release, or *NOT BLESSED* with every reason
+5. **roll_out_cloud**, **publish_mobile**: the live traffic moves, then the channel names the pair; both halves or nothing
+6. **report**: what happened and why, also when a step failed
+"""
+
 _LIGHT = Needs()
-_DATA = Needs(cpu="4", memory="8G")
-_TRAIN = Needs(cpu="8", memory="16G", accelerator=True)
+_DATA = Needs(cpu="500m", cpu_limit="4", memory="1G", memory_limit="8G", timeout=7200, spot=True)
+_TRAIN = Needs(
+    cpu="1",
+    cpu_limit="8",
+    memory="2G",
+    memory_limit="16G",
+    shared_memory="1G",
+    accelerator=True,
+    timeout=86400,
+    spot=True,
+    cache=True,
+)
+NEEDS = {
+    # Downloads and unpacks; the fetched archive is worth keeping.
+    "ingest": Needs(cpu="500m", cpu_limit="4", memory="1G", memory_limit="8G", timeout=14400, spot=True, cache=True),
+    "validate_data": _DATA,
+    "train_cloud": _TRAIN,
+    "train_mobile": _TRAIN,
+    "quantize_mobile": _TRAIN,
+    "evaluate_cloud": _DATA,
+    "evaluate_mobile": _DATA,
+    "compare_pair": _LIGHT,
+    # Its figures are judged against budgets: not beside strangers, not on a machine that may vanish.
+    "validate_infra": Needs(cpu="1", cpu_limit="4", memory="1G", memory_limit="8G", timeout=7200),
+    "assemble_release": Needs(timeout=3600),
+    # A rollout waits for pods, traffic and people.
+    "roll_out_cloud": Needs(cpu="250m", memory_limit="6G", timeout=86400),
+    "publish_mobile": Needs(timeout=3600),
+    "report": _LIGHT,
+}
+"""What each step asks for where nobody says otherwise: requests that fit a small cluster, limits that fit Flowers-sized data."""
 
 
 def trace(target: Target) -> Any:
     """The pipeline as KFP sees it, traced for one target."""
-
-    @dsl.pipeline(name="dual-deploy", description="One run: a served cloud classifier and a published int8 mobile one.")
-    def dual(data: str, store: str, settings: str, run_id: str) -> None:
-        """Train, judge and ship a pair of classifiers.
-
-        Args:
-            data: Folder, CSV, archive or TFRecords, local or http(s)://, gs://, s3://; or `flowers`, or `drawn`.
-            store: Where releases, channels and run records live: a folder, gs:// or s3://.
-            settings: The run's settings as JSON (`dual settings` prints them).
-            run_id: Name of this run's folder in the store.
-        """
-        shared = {"settings": settings, "store": store, "run_id": run_id}
-        with dsl.ExitHandler(_placed(target, report, _LIGHT, **shared), name="flow"):
-            release = _train_and_judge(target, data, shared)
-            with dsl.If(release.output != NOT_BLESSED, name="ship"):
-                rolled = _placed(target, roll_out_cloud, _LIGHT, release=release.output, **shared)
-                _placed(target, publish_mobile, _LIGHT, release=release.output, **shared).after(rolled)
-
-    return dual
+    function = with_form(target.parameters(), lambda form: _flow(target, form), summary=SUMMARY)
+    return dsl.pipeline(name=NAME, display_name="Dual Deploy", description=DESCRIPTION, **target.pipeline_options())(function)
 
 
-def _train_and_judge(target: Target, data: Any, shared: dict[str, Any]) -> Any:
-    def add(step: Callable[..., Any], needs: Needs, **inputs: Any) -> Any:
-        return _placed(target, step, needs, **inputs, **shared)
+def _flow(target: Target, form: dict[str, Any]) -> None:
+    shared = {"store": form["store"], "run_id": target.run_id(form)}
 
-    examples = add(ingest, _DATA, data=data).outputs["examples"]
-    checked = add(validate_data, _DATA, examples=examples)
-    cloud_model = add(train_cloud, _TRAIN, examples=examples).after(checked).outputs["model"]
-    cloud = add(evaluate_cloud, _DATA, examples=examples, model=cloud_model).outputs["evaluation"]
-    float_model = add(train_mobile, _TRAIN, examples=examples).after(checked).outputs["model"]
-    mobile_model = add(quantize_mobile, _TRAIN, examples=examples, model=float_model).outputs["quantized"]
-    mobile = add(evaluate_mobile, _DATA, examples=examples, model=mobile_model).outputs["evaluation"]
+    def add(step: Callable[..., Any], **inputs: Any) -> Any:
+        name = str(step.name).replace("-", "_")  # pyright: ignore[reportFunctionMemberAccess] - a component, not a plain function
+        task = step(**inputs, **shared)
+        target.place(task, name, NEEDS[name], form)
+        return task
+
+    with dsl.ExitHandler(add(report), name="flow"):
+        release = _train_and_judge(add, _ingest_inputs(target, form))
+        with dsl.If(release.output != NOT_BLESSED, name="ship"):
+            rolled = add(roll_out_cloud, release=release.output)
+            add(publish_mobile, release=release.output).after(rolled)
+
+
+def _ingest_inputs(target: Target, form: dict[str, Any]) -> dict[str, Any]:
+    """The fields that become settings, what the site says, and the accelerator, which is checked before anything is placed by it."""
+    fields = {parameter.name: form[parameter.name] for parameter in SETTINGS_FIELDS}
+    accelerator = {name: form[name] for name in ("accelerator_type", "accelerator_count") if name in form}
+    site = target.site_settings()
+    return {"data": form["data"], **fields, **accelerator, **({"site": json.dumps(site, sort_keys=True)} if site else {})}
+
+
+def _train_and_judge(add: Callable[..., Any], ingest_inputs: dict[str, Any]) -> Any:
+    examples = add(ingest, **ingest_inputs).outputs["examples"]
+    checked = add(validate_data, examples=examples)
+    cloud_model = add(train_cloud, examples=examples).after(checked).outputs["model"]
+    cloud = add(evaluate_cloud, examples=examples, model=cloud_model).outputs["evaluation"]
+    float_model = add(train_mobile, examples=examples).after(checked).outputs["model"]
+    mobile_model = add(quantize_mobile, examples=examples, model=float_model).outputs["quantized"]
+    mobile = add(evaluate_mobile, examples=examples, model=mobile_model).outputs["evaluation"]
     judged = {"examples": examples, "cloud": cloud, "mobile": mobile}
-    pair = add(compare_pair, _LIGHT, **judged).outputs["pair"]
-    servable = add(validate_infra, _DATA, cloud_model=cloud_model, mobile_model=mobile_model, **judged).outputs["servable"]
-    return add(assemble_release, _LIGHT, mobile_model=mobile_model, servable=servable, pair=pair, **judged)
-
-
-def _placed(target: Target, step: Callable[..., Any], needs: Needs, **inputs: Any) -> Any:
-    task = step(**inputs)
-    target.place(task, needs)
-    return task
+    pair = add(compare_pair, **judged).outputs["pair"]
+    servable = add(validate_infra, cloud_model=cloud_model, mobile_model=mobile_model, **judged).outputs["servable"]
+    return add(assemble_release, mobile_model=mobile_model, servable=servable, pair=pair, **judged)

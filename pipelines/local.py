@@ -61,6 +61,8 @@ def run_local(data: str, store_uri: str, settings: Settings, progress: Progress,
     arguments = {
         "data": str(Path(data).resolve()) if Path(data).exists() else data,
         "store": store.uri,
+        # Every layer is in the settings already: no profile lies below them.
+        "profile": "",
         "settings": settings.model_dump_json(),
         "run_id": run_id,
     }

@@ -7,7 +7,6 @@ from components.core.step import step
 
 @step(image="dual-trainer")
 def assemble_release(
-    settings: str,
     store: str,
     run_id: str,
     examples: dsl.Input[dsl.Dataset],
@@ -25,6 +24,6 @@ def assemble_release(
     with open_step("assemble_release", store=store, run_id=run_id) as record:
         return assemble(
             record,
-            settings=settings,
+            settings=record.settings,
             inputs=read_inputs(examples.path, mobile_model.path, servable.path, cloud.path, mobile.path, pair.path),
         )

@@ -7,7 +7,6 @@ from components.core.step import step
 
 @step(image="dual-trainer")
 def compare_pair(
-    settings: str,
     store: str,
     run_id: str,
     cloud: dsl.Input[dsl.Artifact],
@@ -25,5 +24,5 @@ def compare_pair(
 
     with open_step("compare_pair", store=store, run_id=run_id, view=view.path) as record:
         where = {"examples": Path(examples.path), "cloud": Path(cloud.path), "mobile": Path(mobile.path), "output": Path(pair.path)}
-        compare_pair_models(record, settings=settings, **where)
+        compare_pair_models(record, settings=record.settings, **where)
         record.log_metrics(metrics)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -23,6 +24,7 @@ from pydantic import BaseModel, Field
 
 from components.core.gate import Verdict
 from components.core.machine import Machine, this_machine
+from components.core.run_settings import read_settings
 from components.core.stores import Store, join, open_store
 
 _MEDIA = {"png": "image/png", "svg": "image/svg+xml", "jpg": "image/jpeg"}
@@ -75,6 +77,11 @@ class StepRecord:
     step: str
     record: Record
     _images: dict[str, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def settings(self) -> str:
+        """The run's settings (JSON), as its first step kept them; `DataError` if it did not get that far."""
+        return read_settings(self.store, self.run_id)
 
     def metric(self, name: str, value: float) -> None:
         """Keep a scalar; shown in the report and in KFP's Metrics."""

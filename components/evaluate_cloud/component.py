@@ -7,7 +7,6 @@ from components.core.step import step
 
 @step(image="dual-trainer")
 def evaluate_cloud(
-    settings: str,
     store: str,
     run_id: str,
     examples: dsl.Input[dsl.Dataset],
@@ -25,6 +24,8 @@ def evaluate_cloud(
     from components.evaluation.classification import log_classification
 
     with open_step("evaluate_cloud", store=store, run_id=run_id, view=view.path) as record:
-        evaluate_cloud_model(record, examples=Path(examples.path), model=Path(model.path), settings=settings, output=Path(evaluation.path))
+        evaluate_cloud_model(
+            record, examples=Path(examples.path), model=Path(model.path), settings=record.settings, output=Path(evaluation.path)
+        )
         record.log_metrics(metrics)
         log_classification(classification, Path(evaluation.path))

@@ -7,7 +7,6 @@ from components.core.step import step
 
 @step(image="dual-trainer")
 def quantize_mobile(
-    settings: str,
     store: str,
     run_id: str,
     examples: dsl.Input[dsl.Dataset],
@@ -24,5 +23,5 @@ def quantize_mobile(
 
     with open_step("quantize_mobile", store=store, run_id=run_id, view=view.path) as record:
         paths = {"examples": Path(examples.path), "model": Path(model.path), "output": Path(quantized.path)}
-        quantize_mobile_model(record, settings=settings, **paths)
+        quantize_mobile_model(record, settings=record.settings, **paths)
         record.log_metrics(metrics)

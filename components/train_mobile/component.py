@@ -7,7 +7,6 @@ from components.core.step import step
 
 @step(image="dual-trainer")
 def train_mobile(
-    settings: str,
     store: str,
     run_id: str,
     examples: dsl.Input[dsl.Dataset],
@@ -22,5 +21,5 @@ def train_mobile(
     from components.train_mobile.train import train_mobile_model
 
     with open_step("train_mobile", store=store, run_id=run_id, view=view.path) as record:
-        train_mobile_model(record, examples=Path(examples.path), settings=settings, output=Path(model.path))
+        train_mobile_model(record, examples=Path(examples.path), settings=record.settings, output=Path(model.path))
         record.log_metrics(metrics)

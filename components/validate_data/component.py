@@ -7,7 +7,6 @@ from components.core.step import step
 
 @step(image="dual-trainer")
 def validate_data(
-    settings: str,
     store: str,
     run_id: str,
     examples: dsl.Input[dsl.Dataset],
@@ -21,4 +20,4 @@ def validate_data(
     from components.validate_data.validate import check_examples
 
     with open_step("validate_data", store=store, run_id=run_id, view=view.path) as record:
-        check_examples(record, examples=Path(examples.path), settings=settings, output=Path(statistics.path))
+        check_examples(record, examples=Path(examples.path), settings=record.settings, output=Path(statistics.path))

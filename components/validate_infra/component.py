@@ -7,7 +7,6 @@ from components.core.step import step
 
 @step(image="dual-trainer")
 def validate_infra(
-    settings: str,
     store: str,
     run_id: str,
     examples: dsl.Input[dsl.Dataset],
@@ -27,5 +26,5 @@ def validate_infra(
 
     paths = [Path(artifact.path) for artifact in (examples, cloud_model, mobile_model, cloud, mobile)]
     with open_step("validate_infra", store=store, run_id=run_id, view=view.path) as record:
-        validate_models(record, Artifacts(*paths), settings=settings, output=Path(servable.path))
+        validate_models(record, Artifacts(*paths), settings=record.settings, output=Path(servable.path))
         record.log_metrics(metrics)
