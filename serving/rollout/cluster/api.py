@@ -223,6 +223,8 @@ class Api:
             except _Refused as refusal:
                 lost = _lacks_rights(refusal) and (verb, kind) in self._granted
                 if not lost or time.monotonic() > rights_until:
+                    # Waited for once: what was really taken away must not hold up every call from now on.
+                    self._granted.discard((verb, kind))
                     raise _explain(refusal, verb, where) from None
                 time.sleep(next(pauses))
 
