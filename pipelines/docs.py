@@ -4,10 +4,15 @@ Usage: python -m pipelines.docs [--check]
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -16,6 +21,9 @@ from pydantic_core import PydanticUndefined
 
 from components.core.gate import Gate, Threshold
 from pipelines.settings import PROFILES, Settings, profile_names
+from pipelines.step_needs import NEEDS
+from pipelines.targets import site
+from pipelines.targets.needs import Needs
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 
@@ -42,6 +50,7 @@ def configuration() -> str:
             lines += [f"## {name}", "", (model.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "), ""]
             lines += [*_rows(_flat(model, info.default)), ""]
     lines += _gates()
+    lines += _sites()
     lines += ["## Profiles", "", "What each profile sets on top of the defaults.", ""]
     for name in profile_names():
         lines += [f"### {name}", "", "```yaml", (PROFILES / f"{name}.yaml").read_text().rstrip(), "```", ""]
@@ -65,9 +74,33 @@ def _gates() -> list[str]:
     return [*rows, "A threshold holds any of:", "", *_rows(list(Threshold.model_fields.items())), ""]
 
 
-def _rows(fields: list[tuple[str, FieldInfo]]) -> list[str]:
+def _sites() -> list[str]:
+    lines = ["## Sites", "", "What `dual compile --config FILE` reads ([targets](targets.md) explains it), a section for each target.", ""]
+    for name, info in site.Site.model_fields.items():
+        model = _model(info.annotation)
+        if model is not None:
+            lines += [f"### Site: {name}", "", (model.__doc__ or "").strip(), "", *_rows(_flat(model, info.default)), ""]
+    parts = {"A step of `kubeflow.steps`": site.StepNeeds, "A step of `vertex.steps`": site.VertexStepNeeds, "A secret": site.Secret}
+    parts |= {"Secret files": site.SecretFiles, "A toleration": site.Toleration}
+    lines += ["What steps ask for by default:", "", *_needs(), ""]
+    for title, model in parts.items():
+        lines += [f"{title}: {(model.__doc__ or '').strip()}", "", *_rows(list(model.model_fields.items())), ""]
+    return lines
+
+
+def _needs() -> list[str]:
+    shown = [field.name for field in fields(Needs) if field.name != "image"]
+    head = [f"| step | {' | '.join(f'`{name}`' for name in shown)} |", "| --- " * (len(shown) + 1) + "|"]
+    return head + [f"| `{step}` | {' | '.join(_plain(getattr(needs, name)) for name in shown)} |" for step, needs in NEEDS.items()]
+
+
+def _plain(value: Any) -> str:
+    return ("yes" if value else "") if isinstance(value, bool) else str(value)
+
+
+def _rows(entries: list[tuple[str, FieldInfo]]) -> list[str]:
     head = ["| key | type | default | what it does |", "| --- | --- | --- | --- |"]
-    return head + [f"| `{name}` | {_type(info)} | {_default(info)} | {_cell(info.description or '')} |" for name, info in fields]
+    return head + [f"| `{name}` | {_type(info)} | {_default(info)} | {_cell(info.description or '')} |" for name, info in entries]
 
 
 def _flat(model: type[BaseModel], default: Any, prefix: str = "") -> list[tuple[str, FieldInfo]]:
@@ -90,11 +123,22 @@ def _model(annotation: Any) -> type[BaseModel] | None:
 
 
 def _type(info: FieldInfo) -> str:
-    annotation = info.annotation
+    annotation = _bare(info.annotation)
     if get_origin(annotation) is None and isinstance(annotation, type):
         return annotation.__name__
     names = [json.dumps(arg) if isinstance(arg, str) else getattr(arg, "__name__", str(arg)) for arg in get_args(annotation)]
-    return _cell(" or ".join(names) if "Literal" in str(annotation) else str(annotation).replace("typing.", ""))
+    return _cell(" or ".join(names) if "Literal" in str(annotation) else re.sub(r"[a-z_][a-z_.]*\.(?=[A-Z])", "", str(annotation)))
+
+
+def _bare(annotation: Any) -> Any:
+    """Without what narrows it (`Annotated`), at any depth."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    arguments = tuple(_bare(argument) for argument in get_args(annotation))
+    if not arguments or "Literal" in str(get_origin(annotation)):
+        return annotation
+    origin = get_origin(annotation)
+    return reduce(or_, arguments) if origin in {Union, UnionType} else origin[arguments]
 
 
 def _default(info: FieldInfo) -> str:

@@ -27,7 +27,8 @@ from components.train_mobile.component import train_mobile
 from components.validate_data.component import validate_data
 from components.validate_infra.component import validate_infra
 from pipelines.run_form import SETTINGS_FIELDS, with_form
-from pipelines.targets import Needs, Target
+from pipelines.step_needs import NEEDS
+from pipelines.targets import Target
 
 NAME = "dual-deploy"
 NOT_BLESSED = "NOT BLESSED"
@@ -42,39 +43,6 @@ and ships the pair only if nothing is worse or broken.
 5. **roll_out_cloud**, **publish_mobile**: the live traffic moves, then the channel names the pair; both halves or nothing
 6. **report**: what happened and why, also when a step failed
 """
-
-_LIGHT = Needs()
-_DATA = Needs(cpu="500m", cpu_limit="4", memory="1G", memory_limit="8G", timeout=7200, spot=True)
-_TRAIN = Needs(
-    cpu="1",
-    cpu_limit="8",
-    memory="2G",
-    memory_limit="16G",
-    shared_memory="1G",
-    accelerator=True,
-    timeout=86400,
-    spot=True,
-    cache=True,
-)
-NEEDS = {
-    # Downloads and unpacks; the fetched archive is worth keeping.
-    "ingest": Needs(cpu="500m", cpu_limit="4", memory="1G", memory_limit="8G", timeout=14400, spot=True, cache=True),
-    "validate_data": _DATA,
-    "train_cloud": _TRAIN,
-    "train_mobile": _TRAIN,
-    "quantize_mobile": _TRAIN,
-    "evaluate_cloud": _DATA,
-    "evaluate_mobile": _DATA,
-    "compare_pair": _LIGHT,
-    # Its figures are judged against budgets: not beside strangers, not on a machine that may vanish.
-    "validate_infra": Needs(cpu="1", cpu_limit="4", memory="1G", memory_limit="8G", timeout=7200),
-    "assemble_release": Needs(timeout=3600),
-    # A rollout waits for pods, traffic and people.
-    "roll_out_cloud": Needs(cpu="250m", memory_limit="6G", timeout=86400),
-    "publish_mobile": Needs(timeout=3600),
-    "report": _LIGHT,
-}
-"""What each step asks for where nobody says otherwise: requests that fit a small cluster, limits that fit Flowers-sized data."""
 
 
 def trace(target: Target) -> Any:

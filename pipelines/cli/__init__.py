@@ -18,6 +18,7 @@ COMMANDS = {
     "rollout": "Start, watch, steer and undo rollouts of the cloud model on Kubernetes.",
     "undo": "Go back to the previously promoted release, both halves.",
     "report": "Write or open the report of a run.",
+    "compile": "Write the pipeline for Kubeflow, Vertex or this machine as one YAML file.",
     "settings": "Print the settings of a run as it would start.",
 }
 

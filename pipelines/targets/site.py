@@ -93,7 +93,7 @@ class CacheVolume(Section):
 
 
 class StepNeeds(Section):
-    """What one step asks for instead of its defaults; null keeps those (docs/targets.md lists them)."""
+    """What one step asks for instead of its defaults; null keeps those."""
 
     cpu: Cpu | None = Field(default=None, description="Cores that are requested, such as `2` or `500m`.")
     cpu_limit: Cpu | None = Field(default=None, description="Cores that it may use.")

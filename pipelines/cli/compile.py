@@ -1,0 +1,117 @@
+"""dual compile: the pipeline as one YAML file for a backend."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.cli.options import json_option, print_json
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("compile")
+@click.option("--target", type=click.Choice(["local", "kubeflow", "vertex"]), help="Where it will run.")
+@click.option("--images", type=_FILE, metavar="build.json", help="Pin images by digest: what skaffold build --file-output wrote.")
+@click.option("--allow-tags", is_flag=True, help="Accept images in build.json that have a tag and no digest.")
+@click.option("--registry", metavar="PREFIX", help="Instead of --images: every image is PREFIX/NAME:TAG.")
+@click.option("--tag", metavar="TAG", help="With --registry: the tag.")
+@click.option("--config", type=_FILE, metavar="FILE", help="What your site wants: pools, secrets, volumes … (docs/targets.md).")
+@click.option("-o", "--output", type=_FILE, metavar="FILE", help="Where to write it (default: dual-TARGET.yaml).")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the copies in the repository are out of date.")
+@click.option("--golden", is_flag=True, help="Write the copies in the repository anew.")
+@json_option
+def command(target: str | None, output: Path | None, check: bool, golden: bool, as_json: bool, **asked: Any) -> None:
+    """Compile the pipeline for a target, images pinned by digest, your site's settings in it.
+
+    \b
+      skaffold build --file-output build.json
+      dual compile --target kubeflow --images build.json --config site.yaml -o pipeline.yaml
+
+    The copies in pipelines/compiled/ show what a change does to the compiled pipeline: where one differs, the difference is printed.
+    """  # noqa: D301 - click wants the real backspace character
+    from components.core.errors import UsageError
+
+    if check or golden:
+        if output or any(asked.values()):
+            raise UsageError("the copies have no images and no site", where="--check, --golden", fix="Give --target at most")
+        raise SystemExit(_copies(target, write=golden))
+    if target is None:
+        raise UsageError("is missing", where="--target", fix="Give --target kubeflow, vertex or local; or --check, or --golden")
+    _compile(target, output or Path(f"dual-{target}.yaml"), as_json, **asked)
+
+
+def _compile(
+    target: str,
+    output: Path,
+    as_json: bool,
+    *,
+    images: Path | None,
+    allow_tags: bool,
+    registry: str | None,
+    tag: str | None,
+    config: Path | None,
+) -> None:
+    from pipelines.compile import compile_pipeline
+    from pipelines.targets import make_target
+    from pipelines.targets.site import load_site
+
+    found = _images(images, allow_tags, registry, tag)
+    compiled = compile_pipeline(make_target(target, load_site(config)), found)
+    _write(output, compiled.text)
+    if config is None and found is None:
+        _say_difference(target, compiled.text)
+    if compiled.unpinned and target != "local":
+        names = ", ".join(compiled.unpinned)
+        click.echo(f"warning: no cluster can pull {names}: pin images with --images build.json, or --registry and --tag", err=True)
+    if as_json:
+        print_json({"target": target, "file": str(output), "images": compiled.images, "unpinned": compiled.unpinned})
+    else:
+        pinned = "".join(f"\n  {name} → {reference}" for name, reference in compiled.images.items())
+        click.echo(f"{output}: the pipeline for {target}{pinned}")
+
+
+def _images(build: Path | None, allow_tags: bool, registry: str | None, tag: str | None) -> Any:
+    from components.core.errors import UsageError
+    from pipelines.compile_images import read_build, tagged
+
+    if bool(registry) != bool(tag):
+        raise UsageError("belong together", where="--registry, --tag", fix="Write for example --registry ghcr.io/me --tag v1")
+    if build and registry:
+        raise UsageError("name the same images", where="--images, --registry", fix="Give one of them")
+    if build:
+        return read_build(build, allow_tags=allow_tags)
+    return tagged(registry, tag) if registry and tag else None
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _say_difference(target: str, text: str) -> None:
+    from pipelines.compile import difference, golden_path
+
+    if changed := difference(golden_path(target), text):
+        click.echo(f"{changed}\nnote: differs from the copy in the repository; write that anew with: dual compile --golden", err=True)
+
+
+def _copies(target: str | None, *, write: bool) -> int:
+    """Compare or write the copies; 1 if one is (and stays) out of date."""
+    from pipelines.compile import compile_pipeline, difference, golden_path
+    from pipelines.targets import ALL_TARGETS, make_target
+
+    stale = []
+    for name in [target] if target else ALL_TARGETS:
+        text = compile_pipeline(make_target(name)).text
+        path = golden_path(name)
+        if changed := difference(path, text):
+            click.echo(changed)
+            stale.append(path.name)
+        if write:
+            _write(path, text)
+    if stale and not write:
+        click.echo(f"out of date: {', '.join(stale)}; if that is what you meant: dual compile --golden", err=True)
+    return int(bool(stale) and not write)
