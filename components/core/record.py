@@ -6,6 +6,7 @@ inspected from them. A record is written when the step starts, and again when it
 
 import html
 import json
+import re
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from components.core.machine import Machine, this_machine
 from components.core.run_settings import read_settings
 from components.core.stores import Store, join, open_store
 
+_TIMED = re.compile(r"(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-")
 _MEDIA = {"png": "image/png", "svg": "image/svg+xml", "jpg": "image/jpeg"}
 
 
@@ -211,8 +213,16 @@ def read_records(store: Store, run_id: str) -> dict[str, Record]:
 
 
 def run_ids(store: Store) -> list[str]:
-    """Every run that left a record, oldest first (run ids begin with their time)."""
-    return sorted({name.split("/")[1] for name in store.list("runs/") if name.endswith("/record.json")})
+    """Every run that left a record, oldest first: by the time that its name begins with, or (Kubeflow's and Vertex' names) by a record."""
+    records = {name.split("/")[1]: name for name in store.list("runs/") if name.endswith("/record.json")}
+    return sorted(records, key=lambda run: (_began(store, run, records[run]), run))
+
+
+def _began(store: Store, run_id: str, record: str) -> str:
+    """The beginning of an ISO time, UTC."""
+    if timed := _TIMED.match(run_id):
+        return "{}-{}-{}T{}:{}:{}".format(*timed.groups())
+    return Record.model_validate_json(store.get(record).data).started
 
 
 def data_uri(file: str, image: bytes) -> str:
