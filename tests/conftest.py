@@ -1,8 +1,11 @@
 """What all tests share: the real photographs where they are present, and tiny examples that need nothing."""
 
+import atexit
 import io
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,9 @@ from components.core.digest import sha256_bytes, sha256_json
 from components.core.examples import MANIFEST, SPLITS, Examples, SplitExamples
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Tests publish to local stores: the key that this makes is none of the user's.
+os.environ["DUAL_KEYS"] = tempfile.mkdtemp(prefix="dual-keys-")
+atexit.register(shutil.rmtree, os.environ["DUAL_KEYS"], ignore_errors=True)
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("DUAL_SHARED", ROOT.parent / "shared"))
 LABELS = ["daisy", "roses", "tulips"]

@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ LABELS = ["daisy", "roses", "tulips"]
 SIDE = 32
 DIGEST = "d" * 64
 CONTRACT = {"height": SIDE, "width": SIDE}
+CHANNEL = "channels/stable.json"
 
 
 def passed(step: str) -> Verdict:
@@ -163,6 +165,18 @@ def make_store(root: Path, seeds: int) -> tuple[Store, list[Release]]:
     """A local store with releases of the seeds 0, 1 and so on."""
     store = open_store(str(root / "store"))
     return store, [make_release(store, root, seed) for seed in range(seeds)]
+
+
+def manifest_of(store: Store) -> dict[str, Any]:
+    """What the payload of the stable channel says."""
+    return json.loads(b64decode(json.loads(store.get(CHANNEL).data)["payload"]))
+
+
+def put_manifest(store: Store, manifest: dict[str, Any], signatures: list[dict[str, str]] | None = None) -> None:
+    """Put another manifest in the place of the stable channel's, with the signatures of before or with these."""
+    envelope = json.loads(store.get(CHANNEL).data)
+    envelope["payload"] = b64encode(json.dumps(manifest).encode()).decode()
+    store.put(CHANNEL, json.dumps(envelope | ({} if signatures is None else {"signatures": signatures})).encode())
 
 
 def write_tiny_tflite(path: Path, labels: list[str] | None = None, side: int = SIDE) -> Path:

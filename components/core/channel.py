@@ -2,17 +2,27 @@
 
 It names the pair: the cloud half that servers follow and the mobile half that devices read, always together. What it says
 went through `history/<sequence>.json` first; the swap of the channel is the commit point of a publication and of an undo.
+
+The file is a signed envelope around the manifest (`components.core.envelope`); docs/channel-spec.md says it for app developers. Servers and
+publishers read it from the store that they trust with everything else, devices verify it (`serving.client`).
 """
 
+import json
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from components.core.envelope import Envelope, parse_envelope
 from components.core.errors import DataError
 from components.core.preprocessing import Preprocessing
+from components.core.staging import EVERYONE, Staging
 from components.core.stores import Store, join
 
 STABLE = "stable"
+UNSIGNED_V1 = "dual.channel/v1"
+"""The manifest of the first versions: without envelope, staging and self-test. Publishers read it and write the present one."""
+_DIGEST = r"^[0-9a-f]{64}$"
 
 
 class TensorContract(BaseModel):
@@ -51,38 +61,76 @@ class CloudPointer(BaseModel):
     path: str
 
 
-class MobilePointer(BaseModel):
-    """The mobile half: the content-addressed blob in the store, and what an app must know to use it."""
+class BlobPointer(BaseModel):
+    """A content-addressed file: where it lies below the store's address, and what it must be."""
 
     blob: str
-    sha256: str
-    size: int
+    sha256: str = Field(pattern=_DIGEST)
+    size: int = Field(ge=0)
+
+
+class MobilePointer(BlobPointer):
+    """The mobile half: the .tflite, and what an app must know to use it."""
+
     contract: MobileContract
     labels: list[str]
     labels_digest: str
+    minimum_runtime: str = Field("", pattern=r"^(\d+\.\d+\.\d+)?$")
+    """The TFLite version (what `TfLiteVersion()` returns) that all its operations need, as the converter wrote it; empty: not known."""
+    selftest: BlobPointer | None = None
+    """A few pictures with the answers that this model must give ("dual.selftest/v1"); None: there are none."""
+
+
+class Fallback(BaseModel):
+    """What installations outside of the staged percentage use: the mobile half that everybody had before."""
+
+    release: str
+    mobile: MobilePointer
+    policy: dict[str, JsonValue]
 
 
 class Channel(BaseModel):
-    """The content of channels/<channel>.json."""
+    """The manifest: what the payload of channels/<channel>.json says."""
 
     model_config = ConfigDict(populate_by_name=True)
 
-    schema_: Literal["dual.channel/v1"] = Field(default="dual.channel/v1", alias="schema")
+    schema_: Literal["dual.channel/v1", "dual.channel/v2"] = Field(default="dual.channel/v2", alias="schema")
     channel: str
-    sequence: int = Field(ge=1)
-    """Grows with every publication and undo; a client refuses a smaller one than it has seen."""
+    model: str = ""
+    """Name of the served model: a manifest of another app's model is refused."""
+    sequence: int = Field(ge=1, le=(1 << 53) - 1)
+    """Grows with every publication, undo and change of the percentage; a client refuses a smaller one than it has seen."""
     release: str
     previous: str = ""
     """Where an undo goes: the release that was current before this one was published; empty for the first."""
     cloud: CloudPointer
+    """What all servers follow, whatever the percentage."""
     mobile: MobilePointer
     policy: dict[str, JsonValue]
+    """The layered policy of `mobile`."""
+    staging: Staging = EVERYONE
+    """Which installations use `mobile`; the others use `fallback`."""
+    fallback: Fallback | None = None
     published: str
-    """UTC, ISO 8601."""
+    """UTC, ISO 8601. For people: devices compare sequences, never times."""
 
     def to_json(self) -> bytes:
         """The bytes of the manifest."""
         return self.model_dump_json(by_alias=True, indent=1).encode()
+
+
+@dataclass(frozen=True)
+class StoredChannel:
+    """A channel as it lies in the store."""
+
+    channel: Channel
+    envelope: Envelope | None
+    """None: an unsigned manifest of the first version."""
+    generation: str
+
+    def is_signed(self) -> bool:
+        """Whether it has any signature; says nothing of whose."""
+        return self.envelope is not None and bool(self.envelope.signatures)
 
 
 def channel_name(channel: str = STABLE) -> str:
@@ -93,16 +141,38 @@ def channel_name(channel: str = STABLE) -> str:
 def read_channel(store: Store, channel: str = STABLE) -> tuple[Channel, str] | None:
     """The channel and the generation it was read under (for `Store.swap`); None before the first publication.
 
-    Raises `DataError` if the manifest is malformed.
+    Raises `DataError` if the manifest is malformed. Signatures are not looked at.
     """
+    found = read_stored_channel(store, channel)
+    return (found.channel, found.generation) if found else None
+
+
+def read_stored_channel(store: Store, channel: str = STABLE) -> StoredChannel | None:
+    """The channel with its envelope, signatures unverified; None before the first publication, `DataError` if it is malformed."""
     name = channel_name(channel)
     found = store.find(name)
     if found is None:
         return None
+    where = f"{store.uri}/{name}"
+    envelope = None if _is_plain(found.data) else parse_envelope(found.data, where)
+    manifest = parse_manifest(envelope.body() if envelope else found.data, where)
+    return StoredChannel(manifest, envelope, found.generation)
+
+
+def parse_manifest(data: bytes, where: str) -> Channel:
+    """The manifest in the bytes of a payload; `DataError` names the key that is wrong."""
     try:
-        return Channel.model_validate_json(found.data), found.generation
+        return Channel.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
         fix = "Delete the file and publish again: the sequence continues from the history"
-        raise DataError(what, where=f"{store.uri}/{name}", fix=fix) from None
+        raise DataError(what, where=where, fix=fix) from None
+
+
+def _is_plain(data: bytes) -> bool:
+    try:
+        content = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.get("schema") == UNSIGNED_V1

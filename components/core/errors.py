@@ -2,6 +2,14 @@
 
     DualError                exit 1   something failed that is nobody's input
     ├── RolloutError         exit 1   a candidate failed its checks beside the running version, which stays
+    ├── UpdateError          exit 1   a device could not take what is published; what it had stays in service
+    │   ├── OfflineError              the channel or a file could not be fetched
+    │   ├── DeviceStorageError        the device's own file system refuses
+    │   ├── UntrustedError   exit 4   no trusted signature, or another model's or channel's manifest
+    │   ├── RollbackError    exit 4   an older manifest than one that was seen
+    │   ├── UnsupportedError exit 4   what is published needs a newer app or runtime, or another contract
+    │   ├── DamagedError     exit 4   a file of another size or digest than the manifest says
+    │   └── SelfTestError    exit 4   the model loads or answers otherwise than its golden images say
     ├── UsageError           exit 2   a flag, a setting or a file that a person wrote is wrong
     ├── NotBlessedError      exit 3   the models were judged and refused
     ├── DataError            exit 4   the images, labels or a stored file can't be used
@@ -28,6 +36,48 @@ class DualError(Exception):
 
 class RolloutError(DualError):
     """A rollout was aborted: the candidate was unloaded and live traffic stayed where it was."""
+
+
+class UpdateError(DualError):
+    """A device could not take what is published; what it had stays in service."""
+
+
+class OfflineError(UpdateError):
+    """The channel or a file could not be fetched: try again later."""
+
+
+class DeviceStorageError(UpdateError):
+    """The device's own file system refuses (no space, no permission)."""
+
+
+class UntrustedError(UpdateError):
+    """The manifest has no signature of a trusted key, or belongs to another model or channel."""
+
+    exit_code = 4
+
+
+class RollbackError(UpdateError):
+    """The manifest is older than one that this device has seen, or another one of the same sequence."""
+
+    exit_code = 4
+
+
+class UnsupportedError(UpdateError):
+    """What is published needs a newer app or runtime, or has another contract than this one knows."""
+
+    exit_code = 4
+
+
+class DamagedError(UpdateError):
+    """A file has another size or digest than the signed manifest says, or is missing."""
+
+    exit_code = 4
+
+
+class SelfTestError(UpdateError):
+    """The model does not load here, or answers otherwise than its golden images say."""
+
+    exit_code = 4
 
 
 class UsageError(DualError):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.channel import Channel
 from components.core.errors import ConflictError, DataError
+from components.core.staging import EVERYONE, Staging
 from components.core.stores import Store, join
 
 _FOLDER = "history/"
@@ -25,11 +26,16 @@ class HistoryEntry(BaseModel):
     sequence: int = Field(ge=1)
     after: int = Field(ge=0)
     """The sequence of the channel that this entry was based on; 0 for the first publication."""
-    action: Literal["publish", "undo"]
+    action: Literal["publish", "undo", "widen", "pause", "resume", "sign"]
     release: str
-    """The release that becomes current."""
+    """The release that becomes, or stays, current."""
     previous: str = ""
     """Where an undo of this entry goes."""
+    fallback: str = ""
+    """The release that installations outside of the percentage use; empty if all are inside."""
+    staging: Staging = EVERYONE
+    keys: list[str] = []
+    """Ids of the keys that its writer signs with; empty if it publishes unsigned."""
     reason: str = ""
     run_id: str = ""
     at: str
@@ -37,7 +43,11 @@ class HistoryEntry(BaseModel):
 
     def same_intent(self, other: "HistoryEntry") -> bool:
         """Whether both ask for the same change of the same channel state."""
-        return (self.after, self.action, self.release) == (other.after, other.action, other.release)
+        return self._intent() == other._intent()
+
+    def _intent(self) -> tuple[int, str, str, str, Staging, bool]:
+        # Not the keys themselves: during a rotation another publisher may hold more of them, and signs all the same.
+        return (self.after, self.action, self.release, self.fallback, self.staging, bool(self.keys))
 
 
 def history_name(sequence: int) -> str:
@@ -69,6 +79,12 @@ def committed(entries: list[HistoryEntry], channel: Channel | None) -> list[Hist
         # An entry can only follow an earlier one; anything else would walk in a circle.
         sequence = entry.after if entry.after < entry.sequence else 0
     return chain
+
+
+def was_signed(entries: list[HistoryEntry], channel: Channel | None) -> bool:
+    """Whether an entry that took effect was signed."""
+    chain = committed(entries, channel)
+    return any(entry.keys and (entry in chain or _has_followers(entry, entries)) for entry in entries)
 
 
 def append_entry(store: Store, wanted: HistoryEntry) -> HistoryEntry:

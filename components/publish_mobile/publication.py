@@ -1,90 +1,155 @@
 """Publication and undo as writes to a store, in the one order that never shows half a pair.
 
-    mobile/blobs/<sha256>.tflite → mobile/versions/<release>.json → history/<sequence>.json → channels/stable.json (compare-and-swap)
+    mobile/blobs/<sha256>.* → mobile/versions/<release>.json → history/<sequence>.json → channels/stable.json (compare-and-swap)
 
 All but the last are put-if-absent of content that nobody reads before the channel names it: a process killed between any two leaves
-nothing to clean, and the next run of the same intent continues where it stopped.
+nothing to clean, and the next run of the same intent continues where it stopped. The history's entry also tells a collection of garbage
+that its release is about to be named (`components.publish_mobile.collection`).
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
-
-from components.core.channel import STABLE, Channel, CloudPointer, MobilePointer, channel_name, mobile_contract, read_channel
-from components.core.digest import sha256_bytes
-from components.core.errors import AlreadyExistsError, DataError, StaleError, UsageError
-from components.core.release import MOBILE_FILE, Release, read_release
-from components.core.stores import Store, join
+from components.core.channel import (
+    STABLE,
+    Channel,
+    CloudPointer,
+    Fallback,
+    StoredChannel,
+    channel_name,
+    read_channel,
+    read_stored_channel,
+)
+from components.core.errors import StaleError, UsageError
+from components.core.release import Release, read_release
+from components.core.staging import BASIS, EVERYONE, Staging
+from components.core.stores import Store
+from components.publish_mobile.collection import nothing_is_collected
 from components.publish_mobile.history import HistoryEntry, append_entry, committed, read_history
+from components.publish_mobile.signing import Signing, find_signing
+from components.publish_mobile.version import MobileVersion, keep_version, put_version
+
+Action = Literal["publish", "undo", "widen", "pause", "resume", "sign"]
 
 
-class MobileVersion(BaseModel):
-    """The content of mobile/versions/<release>.json: all that a device needs, and nothing that changes."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    schema_: Literal["dual.mobile/v1"] = Field(default="dual.mobile/v1", alias="schema")
-    release: str
-    mobile: MobilePointer
-    policy: dict[str, JsonValue]
-
-    def to_json(self) -> bytes:
-        """The bytes of the record."""
-        return self.model_dump_json(by_alias=True, indent=1).encode()
-
-
-def publish_release(store: Store, release_id: str, *, run_id: str = "", after: int | None = None) -> Channel:
+def publish_release(
+    store: Store,
+    release_id: str,
+    *,
+    run_id: str = "",
+    after: int | None = None,
+    basis_points: int = BASIS,
+    signing: Signing | None = None,
+) -> Channel:
     """Make a release the current pair; returns the channel. A release that is current already is left alone.
 
-    `after` is the channel sequence that the caller's checks rest on (0: no channel yet). Raises `StaleError` if the channel has moved
-    on, `DataError` if the release or its .tflite is missing or damaged.
+    With fewer `basis_points` than all, only that share of the installations takes the mobile half, and the others use what everybody had
+    before; the cloud half is everybody's (docs/decisions/0009). `after` is the channel sequence that the caller's checks rest on (0: no
+    channel yet). Raises `StaleError` if the channel has moved on, `DataError` if the release or its .tflite is missing or damaged, or the
+    channel is not this publisher's, `UsageError` if there is no key to sign with.
     """
     release = read_release(store, release_id)
-    found = read_channel(store)
-    if found and found[0].release == release_id:
-        return found[0]
-    sequence = found[0].sequence if found else 0
+    found = read_stored_channel(store)
+    if found and found.channel.release == release_id:
+        return found.channel
+    sequence = found.channel.sequence if found else 0
     if after is not None and after != sequence:
         raise _overtaken(store, release_id)
-    previous = found[0].release if found else ""
-    wanted = _entry("publish", release_id, after=sequence, previous=previous, run_id=run_id, reason="")
-    return _commit(store, release, wanted, found)
+    staging = EVERYONE if basis_points >= BASIS else Staging(basis_points=basis_points, salt=release_id)
+    fallback = _last_complete(found.channel) if found and basis_points < BASIS else ""
+    if fallback:
+        _require_same_labels(release, read_release(store, fallback))
+    wanted = _entry(
+        "publish",
+        release_id,
+        after=sequence,
+        previous=found.channel.release if found else "",
+        fallback=fallback,
+        staging=staging,
+        run_id=run_id,
+    )
+    return commit(store, release, wanted, found, signing or find_signing(store))
 
 
-def undo_publication(store: Store, reason: str) -> tuple[Channel, str]:
+def undo_publication(store: Store, reason: str, signing: Signing | None = None, *, only: str = "") -> tuple[Channel, str]:
     """Make the release before the current one current again, both halves; returns the channel and the release that was left.
 
-    The sequence goes on: the undo is a new entry. Several undos in a row go further back each time. Raises `UsageError` if nothing was
-    published or nothing was before, `StaleError` if somebody published meanwhile.
+    The sequence goes on: the undo is a new entry. Several undos in a row go further back each time. A release that was staged comes back as
+    far as it was. Raises `UsageError` if nothing was published or nothing was before, `StaleError` if somebody published meanwhile, or if
+    `only` is not the current release any more.
     """
-    found = read_channel(store)
-    if found is None:
-        raise UsageError("nothing was published yet, so there is nothing to undo", where=store.uri, fix="Publish a release first: dual run")
-    channel = found[0]
+    found = require_channel(store, "there is nothing to undo")
+    channel = found.channel
+    if only and channel.release != only:
+        raise StaleError(f"{only} is not the current release any more", where=store.uri, fix="Look with: dual release list")
     if not channel.previous:
         what = f"{channel.release} is the first release: there is none before it to go back to"
         raise UsageError(what, where=store.uri, fix="See the published releases with: dual release list")
     release = read_release(store, channel.previous)
     chain = committed(read_history(store), channel)
-    before = next((entry.previous for entry in chain[1:] if entry.release == release.id), "")
-    wanted = _entry("undo", release.id, after=channel.sequence, previous=before, run_id="", reason=reason)
-    return _commit(store, release, wanted, found), channel.release
-
-
-def _entry(action: Literal["publish", "undo"], release: str, *, after: int, previous: str, run_id: str, reason: str) -> HistoryEntry:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return HistoryEntry(
-        sequence=after + 1, after=after, action=action, release=release, previous=previous, run_id=run_id, reason=reason, at=now
+    before = next((entry for entry in chain[1:] if entry.release == release.id), None)
+    wanted = _entry(
+        "undo",
+        release.id,
+        after=channel.sequence,
+        previous=before.previous if before else "",
+        fallback=before.fallback if before else "",
+        staging=before.staging if before else EVERYONE,
+        reason=reason,
     )
+    return commit(store, release, wanted, found, signing or signing_of_change(store, found)), channel.release
 
 
-def _commit(store: Store, release: Release, wanted: HistoryEntry, found: tuple[Channel, str] | None) -> Channel:
+def change_staging(
+    store: Store, action: Action, change: Callable[[Channel], Staging], *, reason: str = "", signing: Signing | None = None
+) -> Channel:
+    """Publish the current pair again with another staging (or another signature); returns the channel.
+
+    `change` says what the staging shall be, or raises why not. Raises `UsageError` if nothing was published, `StaleError` if somebody
+    published meanwhile.
+    """
+    found = require_channel(store, "there is nothing to change")
+    channel = found.channel
+    staging = change(channel)
+    fallback = channel.fallback.release if channel.fallback and staging.basis_points < BASIS else ""
+    wanted = _entry(
+        action, channel.release, after=channel.sequence, previous=channel.previous, fallback=fallback, staging=staging, reason=reason
+    )
+    return commit(store, read_release(store, channel.release), wanted, found, signing or signing_of_change(store, found))
+
+
+def require_channel(store: Store, so: str) -> StoredChannel:
+    """The channel; `UsageError` if nothing was published yet."""
+    found = read_stored_channel(store)
+    if found is None:
+        raise UsageError(f"nothing was published yet, so {so}", where=store.uri, fix="Publish a release first: dual run")
+    return found
+
+
+def signing_of_change(store: Store, found: StoredChannel) -> Signing:
+    """The keys for a change of what is published: an unsigned channel may stay unsigned, so that an undo never waits for a key."""
+    return find_signing(store, stays_unsigned=not found.is_signed())
+
+
+def commit(store: Store, release: Release, wanted: HistoryEntry, found: StoredChannel | None, signing: Signing) -> Channel:
+    """Write everything that an entry needs, the entry, and then the channel that makes it true; returns the channel.
+
+    `found` is the channel that the entry is based on. Raises as `publish_release`.
+    """
+    signing.check(found, read_history(store), f"{store.uri}/{channel_name()}")
+    fallback_release = read_release(store, wanted.fallback) if wanted.fallback else None
     version = put_version(store, release)
-    entry = append_entry(store, wanted)
-    channel = channel_of(release, version, entry)
+    fallback = put_version(store, fallback_release) if fallback_release else None
+    entry = append_entry(store, wanted.model_copy(update={"keys": signing.key_ids()}))
+    # From here on a collection that begins sees the entry; one that is under way may have taken what was put before.
+    nothing_is_collected(store)
+    keep_version(store, release, version)
+    if fallback_release and fallback:
+        keep_version(store, fallback_release, fallback)
+    channel = channel_of(release, version, entry, fallback)
     try:
-        store.swap(channel_name(), channel.to_json(), found[1] if found else None)
+        store.swap(channel_name(), signing.seal(channel.to_json()).to_json(), found.generation if found else None)
     except StaleError:
         winner = read_channel(store)
         if winner and winner[0].sequence == entry.sequence:
@@ -93,65 +158,61 @@ def _commit(store: Store, release: Release, wanted: HistoryEntry, found: tuple[C
     return channel
 
 
-def channel_of(release: Release, version: MobileVersion, entry: HistoryEntry) -> Channel:
+def channel_of(release: Release, version: MobileVersion, entry: HistoryEntry, fallback: MobileVersion | None) -> Channel:
     """The channel manifest that an entry makes true."""
     return Channel(
         channel=STABLE,
+        model=release.name,
         sequence=entry.sequence,
         release=release.id,
         previous=entry.previous,
         cloud=CloudPointer(version=release.version, path=release.cloud_folder()),
         mobile=version.mobile,
         policy=version.policy,
+        staging=entry.staging,
+        fallback=Fallback(release=fallback.release, mobile=fallback.mobile, policy=fallback.policy) if fallback else None,
         published=entry.at,
     )
 
 
-def version_of(release: Release) -> MobileVersion:
-    """The version record of a release: a function of its content alone."""
-    file = release.mobile_file()
-    pointer = MobilePointer(
-        blob=blob_name(file.sha256),
-        sha256=file.sha256,
-        size=file.size,
-        contract=mobile_contract(release.preprocessing.mobile, len(release.labels)),
-        labels=release.labels,
-        labels_digest=release.labels_digest,
+def _entry(
+    action: Action,
+    release: str,
+    *,
+    after: int,
+    previous: str,
+    fallback: str = "",
+    staging: Staging = EVERYONE,
+    run_id: str = "",
+    reason: str = "",
+) -> HistoryEntry:
+    return HistoryEntry(
+        sequence=after + 1,
+        after=after,
+        action=action,
+        release=release,
+        previous=previous,
+        fallback=fallback,
+        staging=staging,
+        run_id=run_id,
+        reason=reason,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return MobileVersion(release=release.id, mobile=pointer, policy=release.policy)
 
 
-def put_version(store: Store, release: Release) -> MobileVersion:
-    """Write the blob, then the version record, each if absent; `DataError` if the release's .tflite is damaged."""
-    version = version_of(release)
-    _put_blob(store, release)
-    name, data = version_name(release.id), version.to_json()
-    if not store.put_if_absent(name, data) and store.get(name).data != data:
-        what = "the version record holds something else than the release says"
-        raise AlreadyExistsError(what, where=f"{store.uri}/{name}", fix="It was changed by hand: delete it and publish again")
-    return version
+def _last_complete(channel: Channel) -> str:
+    """The release that everybody may use: a candidate that not everybody had yet is nobody's fallback."""
+    if channel.staging.basis_points >= BASIS:
+        return channel.release
+    return channel.fallback.release if channel.fallback else ""
 
 
-def _put_blob(store: Store, release: Release) -> None:
-    source = join(release.folder(), release.models.mobile.path, MOBILE_FILE)
-    data, expected = store.get(source).data, release.mobile_file().sha256
-    if (digest := sha256_bytes(data)) != expected:
-        fix = "The store is damaged: look with `dual release verify`, then run the pipeline again"
-        raise DataError(f"sha256 is {digest}, release.json says {expected}", where=f"{store.uri}/{source}", fix=fix)
-    name = blob_name(expected)
-    # A name that is a digest has one right content: anything else there is damage, and writing repairs it.
-    if not store.put_if_absent(name, data) and store.get(name).data != data:
-        store.put(name, data)
-
-
-def blob_name(sha256: str) -> str:
-    """Where a .tflite lies by its content."""
-    return join("mobile", "blobs", f"{sha256}.tflite")
-
-
-def version_name(release_id: str) -> str:
-    """Where a release's version record lies."""
-    return join("mobile", "versions", f"{release_id}.json")
+def _require_same_labels(release: Release, fallback: Release) -> None:
+    if release.labels_digest == fallback.labels_digest:
+        return
+    what = f"{release.id} has other labels than {fallback.id}, which the rest of the devices would go on using"
+    fix = "Publish it to all devices at once: all of them ask the same cloud model, which knows the new labels only"
+    raise UsageError(what, where=f"release {release.id}", fix=fix)
 
 
 def _overtaken(store: Store, release_id: str) -> StaleError:

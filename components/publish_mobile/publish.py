@@ -5,10 +5,12 @@ from components.core.errors import DataError, DualError
 from components.core.record import StepRecord
 from components.core.release import read_release, verify_release
 from components.core.settings import section, value
+from components.core.staging import basis_points
 from components.core.stores import Store
 from components.publish_mobile.cloud_half import CloudHalf, ClusterHalf, LocalHalf
 from components.publish_mobile.publication import publish_release
 from components.publish_mobile.settings import PublishMobileSettings
+from components.publish_mobile.signing import Signing, find_signing
 from components.roll_out_cloud.settings import RollOutCloudSettings
 
 
@@ -21,11 +23,13 @@ def publish(record: StepRecord, *, release: str, settings: str) -> Channel:
     options = section(settings, "publish_mobile", PublishMobileSettings)
     cloud = _cloud_half(record, settings)
     try:
-        channel = _publish(record.store, release, record.run_id, options, cloud)
+        signing = _signing(record, options, cloud)
+        channel = _publish(record.store, release, record.run_id, options, cloud, signing)
     except DualError as error:
         _take_back(record, cloud, str(error))
         raise
-    record.note(f"channel {channel.channel}: sequence {channel.sequence} names release {release}")
+    share = channel.staging.percent()
+    record.note(f"channel {channel.channel}: sequence {channel.sequence} names release {release} for {share} of the devices")
     record.data("release", release)
     record.data("channel", channel.model_dump(mode="json", by_alias=True))
     record.metric("size_bytes", channel.mobile.size)
@@ -40,7 +44,18 @@ def _cloud_half(record: StepRecord, settings: str) -> CloudHalf:
     return LocalHalf(record.store)
 
 
-def _publish(store: Store, release_id: str, run_id: str, options: PublishMobileSettings, cloud: CloudHalf) -> Channel:
+def _signing(record: StepRecord, options: PublishMobileSettings, cloud: CloudHalf) -> Signing:
+    # A pod's own folder ends with the pod: a key that was made there would sign once.
+    local = None if isinstance(cloud, LocalHalf) else False
+    signing = find_signing(record.store, options.signing, options.key_files, local=local)
+    if signing.signers:
+        record.note(f"the channel is {signing.note}")
+    else:
+        record.warn(f"the channel is {signing.note}")
+    return signing
+
+
+def _publish(store: Store, release_id: str, run_id: str, options: PublishMobileSettings, cloud: CloudHalf, signing: Signing) -> Channel:
     release = read_release(store, release_id)
     size = release.mobile_file().size / 1e6
     if size > options.max_megabytes:
@@ -52,7 +67,8 @@ def _publish(store: Store, release_id: str, run_id: str, options: PublishMobileS
     found = read_channel(store)
     if found is not None and found[0].release == release_id:
         return found[0]
-    return publish_release(store, release_id, run_id=run_id, after=cloud.in_force(release_id, run_id))
+    after = cloud.in_force(release_id, run_id)
+    return publish_release(store, release_id, run_id=run_id, after=after, basis_points=basis_points(options.percent), signing=signing)
 
 
 def _take_back(record: StepRecord, cloud: CloudHalf, reason: str) -> None:

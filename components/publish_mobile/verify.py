@@ -1,28 +1,47 @@
 """Whether everything that the channel promises is there, bit for bit."""
 
-from components.core.channel import Channel, channel_name, read_channel
+from components.core.channel import UNSIGNED_V1, BlobPointer, Channel, StoredChannel, channel_name, read_stored_channel
 from components.core.digest import sha256_bytes
+from components.core.envelope import trusted_signatures
 from components.core.errors import DataError
 from components.core.release import Release, read_release, verify_release
 from components.core.stores import Store
 from components.publish_mobile.history import HistoryEntry, committed, history_name, read_history
-from components.publish_mobile.publication import channel_of, version_name, version_of
+from components.publish_mobile.publication import channel_of
+from components.publish_mobile.signing import own_keyring
+from components.publish_mobile.version import MobileVersion, version_name, version_of
 
 
 def verify_store(store: Store) -> list[str]:
-    """Every difference between the channel, its history, its release, the blob and the version record; empty if there is none.
+    """Every difference between the channel, its signatures, history, release, blobs and version records; empty if there is none.
 
-    A store without a channel has one difference: nothing is published. Malformed files are differences, not errors.
+    A store without a channel has one difference: nothing is published. Malformed files are differences, not errors. Signatures by keys
+    that are not known here are no difference.
     """
     try:
-        found = read_channel(store)
+        found = read_stored_channel(store)
         if found is None:
             return [f"{channel_name()}: missing (nothing is published)"]
-        entries = read_history(store)
-        release = read_release(store, found[0].release)
-        return [*_history(entries, found[0]), *verify_release(store, release.id), *_channel(store, found[0], entries, release)]
+        channel, entries = found.channel, read_history(store)
+        release = read_release(store, channel.release)
+        pieces = [
+            _signatures(found),
+            _history(entries, channel),
+            verify_release(store, release.id),
+            _channel(store, channel, entries, release),
+        ]
+        return [difference for piece in pieces for difference in piece]
     except DataError as error:
         return [str(error)]
+
+
+def _signatures(found: StoredChannel) -> list[str]:
+    if found.envelope is None:
+        return []
+    keyring = own_keyring()
+    good = trusted_signatures(found.envelope, keyring)
+    bad = [each.keyid for each in found.envelope.signatures if keyring.find(each.keyid) and each.keyid not in good]
+    return [f"{channel_name()}: the signature of key {key} does not fit the manifest" for key in bad]
 
 
 def _history(entries: list[HistoryEntry], channel: Channel) -> list[str]:
@@ -38,12 +57,24 @@ def _history(entries: list[HistoryEntry], channel: Channel) -> list[str]:
 
 def _channel(store: Store, channel: Channel, entries: list[HistoryEntry], release: Release) -> list[str]:
     entry = next((e for e in entries if e.sequence == channel.sequence), None)
-    version = version_of(release)
-    differences = _same(channel_name(), channel, channel_of(release, version, entry)) if entry else []
-    record = store.find(version_name(release.id))
-    if record is None or record.data != version.to_json():
-        differences.append(f"{version_name(release.id)}: {'missing' if record is None else 'differs from the release'}")
-    return differences + _blob(store, channel) + _previous(store, channel)
+    fallback = version_of(store, read_release(store, entry.fallback)) if entry and entry.fallback else None
+    version = version_of(store, release)
+    differences = _blobs(store, channel) + _previous(store, channel)
+    if channel.schema_ == UNSIGNED_V1:
+        return differences
+    if entry:
+        differences += _same(channel_name(), channel, channel_of(release, version, entry, fallback))
+    for each in (version, fallback):
+        differences += _record(store, each) if each else []
+    return differences
+
+
+def _record(store: Store, version: MobileVersion) -> list[str]:
+    name = version_name(version.release)
+    record = store.find(name)
+    if record is not None and record.data == version.to_json():
+        return []
+    return [f"{name}: {'missing' if record is None else 'differs from the release'}"]
 
 
 def _same(name: str, found: Channel, expected: Channel) -> list[str]:
@@ -51,12 +82,18 @@ def _same(name: str, found: Channel, expected: Channel) -> list[str]:
     return [f"{name}: {key} is {left[key]}, expected {right[key]}" for key in left if left[key] != right[key]]
 
 
-def _blob(store: Store, channel: Channel) -> list[str]:
-    blob = store.find(channel.mobile.blob)
+def _blobs(store: Store, channel: Channel) -> list[str]:
+    mobiles = [channel.mobile, *([channel.fallback.mobile] if channel.fallback else [])]
+    pointers = [pointer for mobile in mobiles for pointer in (mobile, mobile.selftest) if pointer]
+    return [difference for pointer in pointers for difference in _blob(store, pointer)]
+
+
+def _blob(store: Store, pointer: BlobPointer) -> list[str]:
+    blob = store.find(pointer.blob)
     if blob is None:
-        return [f"{channel.mobile.blob}: missing"]
+        return [f"{pointer.blob}: missing"]
     digest = sha256_bytes(blob.data)
-    return [] if digest == channel.mobile.sha256 else [f"{channel.mobile.blob}: sha256 {digest}, expected {channel.mobile.sha256}"]
+    return [] if digest == pointer.sha256 else [f"{pointer.blob}: sha256 {digest}, expected {pointer.sha256}"]
 
 
 def _previous(store: Store, channel: Channel) -> list[str]:

@@ -18,7 +18,7 @@ from components.publish_mobile.verify import verify_store
 from serving.rollout.local import desired
 from serving.rollout.state import Phase, Rollout, read_rollout, save_rollout, stamp, utc_now
 from serving.rollout.undo import undo_release
-from tests.release_pieces import make_store, record_of
+from tests.release_pieces import make_store, manifest_of, put_manifest, record_of
 
 
 class Tracing(LocalStore):
@@ -226,8 +226,7 @@ def test_an_edited_version_record_is_a_conflict(tmp_path: Path) -> None:
 
 
 def edit_channel(store: Store, **values: object) -> None:
-    name = "channels/stable.json"
-    store.put(name, json.dumps(json.loads(store.get(name).data) | values).encode())
+    put_manifest(store, manifest_of(store) | values, signatures=[])
 
 
 DAMAGES: dict[str, Callable[[Store, str], None]] = {
@@ -241,12 +240,13 @@ DAMAGES: dict[str, Callable[[Store, str], None]] = {
     "mobile/blobs": lambda store, _: store.put(next(n for n in store.list("mobile/blobs/") if blob(store) in n), b"x"),
     "mobile/versions": lambda store, release: store.delete(f"mobile/versions/{release}.json"),
     "saved_model.pb": lambda store, _: store.put(next(n for n in store.list("releases/") if in_use(store, n)), b"x"),
+    "does not fit the manifest": lambda store, _: put_manifest(store, manifest_of(store)),
     "an undo would fail": lambda store, _: store.delete(f"releases/{current(store)[2]}/release.json"),
 }
 
 
 def blob(store: Store) -> str:
-    return json.loads(store.get("channels/stable.json").data)["mobile"]["sha256"]
+    return manifest_of(store)["mobile"]["sha256"]
 
 
 def in_use(store: Store, name: str) -> bool:
