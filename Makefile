@@ -27,9 +27,12 @@ format: $(STAMP) ## Sort imports and format
 	@.venv/bin/ruff check --fix --select I .
 	@.venv/bin/ruff format .
 
-bench: $(STAMP) ## Run the benchmarks; DATA=folder and WEIGHTS=file.h5 add training and int8 on photographs
+bench: $(STAMP) ## Run the benchmarks; DATA=folder and WEIGHTS=file.h5 add training and int8, CLUSTER=kubeconfig names an API server
 	@failed=0; run() { printf '\n== %s ==\n' "$$1"; $(PYTHON_IN) -m benchmarks."$$@" || failed=1; }; \
 	run ingest; run serving; \
+	if [ -n "$(CLUSTER)" ]; then run rollout_scale --kubeconfig "$(CLUSTER)"; \
+	elif [ -x "$${DUAL_SHARED:-../shared}/rig/rig" ]; then run rollout_scale; \
+	else echo "rollout_scale left out: it needs the rig in ../shared (or DUAL_SHARED), or make bench CLUSTER=kubeconfig"; fi; \
 	if [ -n "$(DATA)" ] && [ -n "$(WEIGHTS)" ]; then \
 	  run training --data "$(DATA)" --weights "$(WEIGHTS)"; run int8 --data "$(DATA)" --weights "$(WEIGHTS)"; \
 	else echo "training and int8 left out: they need make bench DATA=folder WEIGHTS=file.h5"; fi; exit $$failed

@@ -220,7 +220,9 @@ def _api_server(kubeconfig: Path | None) -> Iterator[Path]:
     if not rig.is_file():
         raise SystemExit(f"there is no Kubernetes: the rig is not at {rig} (set DUAL_SHARED), and no --kubeconfig was given")
     name = f"scale-{os.getpid()}"
-    done = subprocess.run([rig, "control-plane", "up", name], check=True, capture_output=True, text=True)
+    done = subprocess.run([rig, "control-plane", "up", name], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"the rig could not start an API server: {done.stderr.strip()[-500:]}")
     try:
         yield Path(done.stdout.strip().splitlines()[-1])
     finally:
