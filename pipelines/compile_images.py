@@ -41,6 +41,23 @@ class Images:
             holder[key] = found.get(holder[key], holder[key])
         return found
 
+    def reference(self, name: str) -> str:
+        """What a logical image is called in the registry; `UsageError` if it is missing."""
+        document = {KEYS[0]: name}
+        self.pin([document])
+        return document[KEYS[0]]
+
+
+def choose_images(build: Path | None, registry: str | None, tag: str | None, *, allow_tags: bool = False) -> Images | None:
+    """What --images, or --registry and --tag, say; None if neither is given. `UsageError` if they don't go together."""
+    if bool(registry) != bool(tag):
+        raise UsageError("belong together", where="--registry, --tag", fix="Write for example --registry ghcr.io/me --tag v1")
+    if build and registry:
+        raise UsageError("name the same images", where="--images, --registry", fix="Give one of them")
+    if build:
+        return read_build(build, allow_tags=allow_tags)
+    return tagged(registry, tag) if registry and tag else None
+
 
 def logical_images(documents: Sequence[Any]) -> set[str]:
     """Names without a registry, a tag or a digest: nothing can be pulled by them."""

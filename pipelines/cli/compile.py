@@ -53,10 +53,11 @@ def _compile(
     config: Path | None,
 ) -> None:
     from pipelines.compile import compile_pipeline
+    from pipelines.compile_images import choose_images
     from pipelines.targets import make_target
     from pipelines.targets.site import load_site
 
-    found = _images(images, allow_tags, registry, tag)
+    found = choose_images(images, registry, tag, allow_tags=allow_tags)
     compiled = compile_pipeline(make_target(target, load_site(config)), found)
     _write(output, compiled.text)
     if config is None and found is None:
@@ -69,19 +70,6 @@ def _compile(
     else:
         pinned = "".join(f"\n  {name} → {reference}" for name, reference in compiled.images.items())
         click.echo(f"{output}: the pipeline for {target}{pinned}")
-
-
-def _images(build: Path | None, allow_tags: bool, registry: str | None, tag: str | None) -> Any:
-    from components.core.errors import UsageError
-    from pipelines.compile_images import read_build, tagged
-
-    if bool(registry) != bool(tag):
-        raise UsageError("belong together", where="--registry, --tag", fix="Write for example --registry ghcr.io/me --tag v1")
-    if build and registry:
-        raise UsageError("name the same images", where="--images, --registry", fix="Give one of them")
-    if build:
-        return read_build(build, allow_tags=allow_tags)
-    return tagged(registry, tag) if registry and tag else None
 
 
 def _write(path: Path, text: str) -> None:
