@@ -1,5 +1,6 @@
 """Options that several commands share, spelled once."""
 
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -24,6 +25,30 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--name, --namespace, --context and --access."""
+    options = [
+        click.option("--name", default="classifier", show_default=True, help="Name of the served model and of its objects."),
+        click.option("-n", "--namespace", default="", help="Default: the context's namespace."),
+        click.option("--context", default="", help="kubeconfig context. Default: the current one."),
+        click.option(
+            "--access",
+            type=click.Choice(["direct", "proxy"]),
+            default="direct",
+            show_default=True,
+            help="How pods are asked: by address, or through the API server (from outside the cluster).",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+
+    @functools.wraps(function)
+    def collected(*args: Any, name: str, namespace: str, context: str, access: str, **kwargs: Any) -> Any:
+        return function(*args, cluster=(name, {"namespace": namespace, "context": context, "access": access}), **kwargs)
+
+    return collected
 
 
 def print_json(value: Any) -> None:

@@ -1,6 +1,5 @@
 """dual rollout: the cloud half's way to live traffic on Kubernetes, and back."""
 
-import functools
 import getpass
 import socket
 from collections.abc import Callable
@@ -9,39 +8,20 @@ from typing import Any
 
 import click
 
-from pipelines.cli.options import json_option, print_json, store_option
+from pipelines.cli.follow import command as follow
+from pipelines.cli.options import cluster_options, json_option, print_json, store_option
 
 
 @click.group("rollout")
 def command() -> None:
     """Start, watch, steer and undo rollouts on Kubernetes.
 
-    The same actions work without Python: kubectl annotate configmap classifier-rollout dual.dev/action=promote (pause, resume, abort).
+    The same actions work without Python: kubectl annotate configmap classifier-rollout dual.dev/action=promote (pause, resume, abort; where
+    `dual rollout follow` runs also undo, at any time).
     """
 
 
-def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """--name, --namespace, --context and --access."""
-    options = [
-        click.option("--name", default="classifier", show_default=True, help="Name of the served model and of its objects."),
-        click.option("-n", "--namespace", default="", help="Default: the context's namespace."),
-        click.option("--context", default="", help="kubeconfig context. Default: the current one."),
-        click.option(
-            "--access",
-            type=click.Choice(["direct", "proxy"]),
-            default="direct",
-            show_default=True,
-            help="How pods are asked: by address, or through the API server (from outside the cluster).",
-        ),
-    ]
-    for option in reversed(options):
-        function = option(function)
-
-    @functools.wraps(function)
-    def collected(*args: Any, name: str, namespace: str, context: str, access: str, **kwargs: Any) -> Any:
-        return function(*args, cluster=(name, {"namespace": namespace, "context": context, "access": access}), **kwargs)
-
-    return collected
+command.add_command(follow)
 
 
 @command.command("start")

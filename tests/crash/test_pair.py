@@ -126,9 +126,9 @@ def test_a_killed_undo_is_completed_by_another_one(installed: Installation, monk
     installed.ship(1)
     right = actions.undo_publication
 
-    def killed(store: Store, reason: str) -> object:
+    def killed(store: Store, reason: str, **how: Any) -> object:
         if moment == "after":
-            right(store, reason)
+            right(store, reason, **how)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(actions, "undo_publication", killed)

@@ -1,26 +1,32 @@
 """What people and pipeline steps ask of a rollout on a cluster. The pair moves as a whole: cloud first, then the channel, or neither."""
 
 import time
+from contextlib import suppress
 
 from components.core.channel import read_channel
-from components.core.errors import ConflictError, DualError, RolloutError, UsageError
+from components.core.errors import ConflictError, DualError, RolloutError, StaleError, UsageError
 from components.core.stores import Store
 from components.publish_mobile.publication import publish_release, undo_publication
 from serving.rollout.cluster import whereabouts
+from serving.rollout.cluster.announce import Announcer
 from serving.rollout.cluster.api import Api, pointer
-from serving.rollout.cluster.begin import begin, read_template, take_over
-from serving.rollout.cluster.machine import Machine
+from serving.rollout.cluster.begin import Asked, begin, read_template, take_over
+from serving.rollout.cluster.machine import LONGEST_ACTION, Machine, UndoAsked
 from serving.rollout.cluster.names import ACTION, Names
 from serving.rollout.cluster.objects import live_of
+from serving.rollout.cluster.presence import Vigil, is_held
 from serving.rollout.cluster.revision import replicas_of
 from serving.rollout.cluster.settings import ClusterSettings, Plan, Step
 from serving.rollout.cluster.site import StoreChannel, connect_to, open_site, plan_for, release_digest
 from serving.rollout.cluster.state import Book, ClusterRollout, Say
 from serving.rollout.cluster.weights import pods_for, routed_pods_for, share
+from serving.rollout.state import utc_now
 
 HEARD_WITHIN = 10.0
-"""Seconds within which a running process takes an action up; then there is none."""
+"""Seconds within which a running process takes an action up, unless it is in the middle of something that takes longer."""
 _LOOK = 0.5
+_BUSY = 2
+"""A process that lives is given so many times the plan's `alive_within` before a person's command goes over its head."""
 
 
 def roll_out(store: Store, release: str, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout:
@@ -29,7 +35,11 @@ def roll_out(store: Store, release: str, name: str, settings: ClusterSettings, *
     Raises as `Machine.run`.
     """
     with open_site(store, release, name, settings, say) as (site, plan):
-        return begin(site, release, release_digest(store, release), plan, run_id=run_id).run()
+        machine = begin(site, release, release_digest(store, release), plan, run_id=run_id)
+        if not machine.run().is_over():
+            # Nobody runs it until its pair is published, and that is as it should be.
+            machine.presence.release()
+        return machine.state
 
 
 def ship(store: Store, release: str, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout:
@@ -39,15 +49,30 @@ def ship(store: Store, release: str, name: str, settings: ClusterSettings, *, ru
         return _complete(store, machine, settings)
 
 
-def go_on(store: Store, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout:
-    """Take over the rollout or undo that is not over, and bring it to its end; `UsageError` if there is none."""
-    api = connect_to(settings)
+def go_on(
+    store: Store,
+    name: str,
+    settings: ClusterSettings,
+    *,
+    run_id: str,
+    say: Say,
+    api: Api | None = None,
+    only_epoch: int = 0,
+    publish: bool = True,
+) -> ClusterRollout:
+    """Take over the rollout or undo that is not over, and bring it to its end; `UsageError` if there is none.
+
+    Without `publish` the publication is somebody else's: it is waited for, and what is not published in time goes back. Raises
+    `ConflictError` with `only_epoch` if another process has begun or taken over since that epoch.
+    """
+    api = api or connect_to(settings)
     names = Names(namespace=api.namespace, name=name)
     state = _unfinished(api, names)
-    with open_site(store, state.candidate.release, name, settings, say, api=api) as (site, _):
+    with open_site(store, state.candidate.release, name, settings, say, api=api, sequence=state.sequence) as (site, _):
         book = Book(api, names)
-        state = book.read() or state
-        return _complete(store, take_over(site, run_id, book, state, read_template(api, names)), settings)
+        state = _as_it_stands(book, only_epoch or state.epoch)
+        machine = take_over(site, run_id, book, state, read_template(api, names))
+        return _complete(store, machine, settings) if publish else _drained(store, machine, settings)
 
 
 def finish(store: Store, release: str, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout | None:
@@ -60,39 +85,60 @@ def finish(store: Store, release: str, name: str, settings: ClusterSettings, *, 
     if state is None or state.is_over() or (state.candidate.release, state.run_id) != (release, run_id):
         return state
     with open_site(store, release, name, settings, say, api=api) as (site, _):
-        return _drained(store, take_over(site, run_id, book, state, read_template(api, names)))
+        return _drained(store, take_over(site, run_id, book, state, read_template(api, names)), settings)
 
 
 def abort(
-    store: Store, name: str, settings: ClusterSettings, *, run_id: str, reason: str, say: Say, only_run: str = ""
+    store: Store,
+    name: str,
+    settings: ClusterSettings,
+    *,
+    run_id: str,
+    reason: str,
+    say: Say,
+    api: Api | None = None,
+    only_run: str = "",
+    only_epoch: int = 0,
 ) -> ClusterRollout | None:
     """Take over the rollout that is not over, and go back; None if there is none (or, with `only_run`, if it is another run's).
 
-    Raises `UsageError` if its pair is published already: then it is an undo that is wanted.
+    Raises `UsageError` if its pair is published already: then it is an undo that is wanted; `ConflictError` as `go_on`.
     """
-    api = connect_to(settings)
+    api = api or connect_to(settings)
     names = Names(namespace=api.namespace, name=name)
     book = Book(api, names)
-    state = book.read()
+    state = book.read() if not only_epoch else _as_it_stands(book, only_epoch)
     if state is None or state.is_over() or (only_run and state.run_id != only_run):
         return None
-    if StoreChannel(store).release() == state.candidate.release:
+    if StoreChannel(store, state.sequence).release() == state.candidate.release:
         what = f"the pair of {state.candidate.release} is published already"
         raise UsageError(what, where=f"rollout in namespace {names.namespace}", fix="Take both halves back with: dual rollout undo")
-    with open_site(store, state.candidate.release, name, settings, say, api=api) as (site, _):
-        return take_over(site, run_id, book, state, read_template(api, names)).abort(reason)
+    with open_site(store, state.candidate.release, name, settings, say, api=api, sequence=state.sequence) as (site, _):
+        aborted = take_over(site, run_id, book, state, read_template(api, names)).abort(reason)
+    _keep_whole(store, aborted.candidate.release, aborted)
+    return aborted
 
 
-def undo(store: Store, name: str, settings: ClusterSettings, *, run_id: str, reason: str, say: Say) -> ClusterRollout | None:
+def undo(
+    store: Store,
+    name: str,
+    settings: ClusterSettings,
+    *,
+    run_id: str,
+    reason: str,
+    say: Say,
+    api: Api | None = None,
+    asked: Asked | None = None,
+) -> ClusterRollout | None:
     """Go back to the release before, both halves: live traffic first, then the channel. Instant while the old pods are up.
 
     A rollout that is not published yet is aborted instead; an undo that is under way is completed, so that it may be repeated. Raises
-    `UsageError` if there is nothing before.
+    `UsageError` if there is nothing before, `ConflictError` if it was `asked` for by an annotation that somebody else has taken up.
     """
-    api = connect_to(settings)
+    api = api or connect_to(settings)
     state = Book(api, Names(namespace=api.namespace, name=name)).read()
     channel = read_channel(store)
-    if state is not None and not state.is_over():
+    if state is not None and not state.is_over() and asked is None:
         if state.kind == "undo":
             return go_on(store, name, settings, run_id=run_id, say=say)
         if channel is None or channel[0].release != state.candidate.release:
@@ -102,14 +148,36 @@ def undo(store: Store, name: str, settings: ClusterSettings, *, run_id: str, rea
         raise UsageError(f"{what}: nothing to go back to", where=store.uri, fix="See: dual release list")
     previous = channel[0].previous
     with open_site(store, previous, name, settings, say, api=api) as (site, plan):
-        machine = begin(site, previous, release_digest(store, previous), plan, run_id=run_id, kind="undo")
+        machine = begin(site, previous, release_digest(store, previous), plan, run_id=run_id, kind="undo", asked=asked)
         return _complete(store, machine, settings, reason)
+
+
+def refuse(
+    store: Store, name: str, settings: ClusterSettings, *, asked: Asked, why: str, say: Say, api: Api | None = None
+) -> ClusterRollout:
+    """Take away an action that nobody can carry out, and say why: in the state, as an Event, as a notification; the state now.
+
+    Raises `ConflictError` if it is not asked for any more.
+    """
+    api = api or connect_to(settings)
+    names = Names(namespace=api.namespace, name=name)
+    book = Book(api, names)
+    (epoch, action), state = asked, _as_it_stands(book, asked[0])
+    named = action[:LONGEST_ACTION]
+    if (state.epoch, book.action()) != (epoch, action):
+        raise ConflictError(f"nobody asks for {named} any more", where=book.where, fix="Look with `dual rollout status`")
+    refused = state.to(state.phase, f"{named} was asked for, and {why}: nothing was done", now=utc_now())
+    book.save(refused, taking=action)
+    say(f"{refused.phase}: {refused.events[-1].text}")
+    Announcer(api, names, store.uri, settings.notifications, say)(refused)
+    return refused
 
 
 def request(api: Api, names: Names, action: str, *, within: float = HEARD_WITHIN) -> bool:
     """Ask the running process for an action; True once it was taken up, False if nobody did `within` seconds.
 
-    The request stays where it is, for whoever takes the rollout over. Raises `UsageError` if no rollout is in progress.
+    A process that gives signs of life is waited for longer: it may be in the middle of a measurement. The request stays where it is, for
+    whoever takes the rollout over. Raises `UsageError` if no rollout is in progress.
     """
     state = _unfinished(api, names)
     found = api.get("ConfigMap", names.state)
@@ -118,12 +186,30 @@ def request(api: Api, names: Names, action: str, *, within: float = HEARD_WITHIN
     if annotations is None:
         operation = {"op": "add", "path": "/metadata/annotations", "value": {ACTION: action}}
     api.patch("ConfigMap", names.state, [operation])
-    deadline = time.monotonic() + max(within, 3 * state.plan.poll_seconds)
-    while time.monotonic() < deadline:
+    began, vigil = time.monotonic(), Vigil()
+    while time.monotonic() < began + max(within, 3 * state.plan.poll_seconds) or _is_busy(api, names, vigil, began):
         if ACTION not in (api.get("ConfigMap", names.state)["metadata"].get("annotations") or {}):
             return True
         time.sleep(_LOOK)
     return False
+
+
+def _is_busy(api: Api, names: Names, vigil: Vigil, began: float) -> bool:
+    """Whether there is a process that may yet hear; not while it goes back, when it takes nothing up any more."""
+    state, lease = Book(api, names).read(), api.find("Lease", names.lease)
+    if state is None or state.phase == "aborting" or not is_held(lease, state):
+        return False
+    silent = vigil.silence(state, lease)
+    return silent < state.plan.alive_within and time.monotonic() < began + _BUSY * state.plan.alive_within
+
+
+def _as_it_stands(book: Book, epoch: int) -> ClusterRollout:
+    """The state now, if it is still of that epoch; else `ConflictError`."""
+    state = book.read()
+    if state is None or state.epoch != epoch:
+        what = f"somebody else runs it by now: epoch {state.epoch} (run {state.run_id})" if state else "its state was deleted"
+        raise ConflictError(what, where=book.where, fix="Look with `dual rollout status`")
+    return state
 
 
 def _unfinished(api: Api, names: Names) -> ClusterRollout:
@@ -135,22 +221,40 @@ def _unfinished(api: Api, names: Names) -> ClusterRollout:
 
 
 def _complete(store: Store, machine: Machine, settings: ClusterSettings, reason: str = "") -> ClusterRollout:
-    state = machine.run()
-    if not state.is_over():
-        whereabouts.note(store, state.candidate.release, machine.names.name, machine.names.namespace, settings)
-        _publish(store, machine, reason)
-        state = _drained(store, machine)
+    if machine.state.is_over():
+        return machine.run()
+    with machine.presence.shown():
+        state = machine.run()
+        if not state.is_over():
+            whereabouts.note(store, state.candidate.release, machine.names.name, machine.names.namespace, settings)
+            _publish(store, machine, reason)
+            state = _drained(store, machine, settings)
     return state
 
 
-def _drained(store: Store, machine: Machine) -> ClusterRollout:
+def _drained(store: Store, machine: Machine, settings: ClusterSettings) -> ClusterRollout:
     """The pair is published: whoever took the rollout over meanwhile (the next release, an undo) sees to the old pods too."""
+    machine.may_undo = True
     try:
         return machine.run(finish=True)
+    except UndoAsked:
+        return _undo_at_once(store, machine, settings)
+    except RolloutError:
+        _keep_whole(store, machine.state.candidate.release, machine.state)
+        raise
     except ConflictError as error:
         _keep_whole(store, machine.state.candidate.release, machine.book.read())
         machine.say(f"the pair is published; the old pods are another run's to wait for: {error}")
         return machine.state
+
+
+def _undo_at_once(store: Store, machine: Machine, settings: ClusterSettings) -> ClusterRollout:
+    """While the old pods are still up, which is when an undo is instant."""
+    name, state = machine.names.name, machine.state
+    machine.say("undo was asked for by an operator: both halves go back")
+    how = {"run_id": state.run_id, "reason": "undo was asked for by an operator", "say": machine.say}
+    undone = undo(store, name, settings, **how, api=machine.objects.api, asked=(state.epoch, "undo"))
+    return undone or state
 
 
 def _keep_whole(store: Store, release: str, state: ClusterRollout | None) -> None:
@@ -160,7 +264,8 @@ def _keep_whole(store: Store, release: str, state: ClusterRollout | None) -> Non
     channel = StoreChannel(store)
     # A channel that named the release before this rollout began has nothing to do with it.
     if channel.release() == release and channel.sequence() > state.sequence:
-        undo_publication(store, "the cloud half was aborted meanwhile")
+        with suppress(StaleError):
+            undo_publication(store, "the cloud half was aborted meanwhile", only=release)
         what = f"was aborted while its pair was being published, so both halves went back: {state.reason}"
         raise RolloutError(what, where=f"release {release}", fix=f"Try it again with: dual rollout start {release}")
 
@@ -175,9 +280,10 @@ def _publish(store: Store, machine: Machine, reason: str) -> None:
         else:
             publish_release(store, state.candidate.release, run_id=state.run_id, after=state.sequence)
     except DualError as error:
-        if not isinstance(error, ConflictError) or StoreChannel(store).release() != state.candidate.release:
+        # Its answer may have been lost on the way back. A store that can't tell now leaves the rollout where it is: the next will find out.
+        if StoreChannel(store, state.sequence).release() != state.candidate.release:
             machine.abort(f"the publication failed: {error}")
-        raise
+            raise
 
 
 def _undo_publication(store: Store, release: str, reason: str) -> None:
@@ -185,7 +291,7 @@ def _undo_publication(store: Store, release: str, reason: str) -> None:
     if found is None or found[0].previous != release:
         what = f"the channel moved on meanwhile: {release} is no longer what was before"
         raise ConflictError(what, where=store.uri, fix="Look with `dual release list`, then undo again if it is still wanted")
-    undo_publication(store, reason)
+    undo_publication(store, reason, only=found[0].release)
 
 
 def reader(name: str, settings: ClusterSettings) -> tuple[Api, Names, Book]:

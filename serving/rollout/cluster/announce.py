@@ -18,13 +18,14 @@ _ASKED: dict[Phase, tuple[str, ...]] = {
     "promote": ("abort",),
     "post_analysis": ("abort",),
 }
+_UNDONE: frozenset[Phase] = frozenset({"drain", "promoted", "rolled_back"})
 _MOST_EVENT = 1024
 
 
 def commands(names: Names, state: ClusterRollout, store: str) -> dict[str, str]:
     """What a person may do now: action → the command to copy."""
     dual = f"--store {store} --namespace {names.namespace}" + (f" --name {names.name}" if names.name != "classifier" else "")
-    if state.phase in ("drain", "promoted", "rolled_back"):
+    if state.phase in _UNDONE:
         return {"undo": f"dual rollout undo {dual}"}
     if state.phase == "aborted":
         return {"again": f"dual rollout start {state.candidate.release} {dual}"}
@@ -32,8 +33,10 @@ def commands(names: Names, state: ClusterRollout, store: str) -> dict[str, str]:
 
 
 def kubectl_commands(names: Names, state: ClusterRollout) -> dict[str, str]:
-    """The same without Python, where a process runs the rollout."""
+    """The same without Python, where a process runs the rollout, or a follower (which an undo after the end needs)."""
     annotate = f"kubectl -n {names.namespace} annotate configmap {names.state} --overwrite {ACTION}="
+    if state.phase in _UNDONE:
+        return {"undo": f"{annotate}undo    # where a follower runs"}
     return {action: annotate + action for action in _ASKED.get(state.phase, ())}
 
 
@@ -78,13 +81,15 @@ class Announcer:
 
     def _record(self, state: ClusterRollout) -> None:
         try:
-            self._api.create("Event", event_of(self._names, state, self._uid()))
+            self._api.create("Event", event_of(self._names, state, uid_of(self._api, self._names)))
         except DualError as error:
             self._say(f"no Event was recorded: {error}")
 
-    def _uid(self) -> str:
-        found = self._api.find("Deployment", self._names.template)
-        return found["metadata"]["uid"] if found else ""
+
+def uid_of(api: Api, names: Names) -> str:
+    """The template Deployment's uid, by which `kubectl describe` finds its Events; empty without a template."""
+    found = api.find("Deployment", names.template)
+    return found["metadata"]["uid"] if found else ""
 
 
 def event_of(names: Names, state: ClusterRollout, uid: str) -> Json:

@@ -10,7 +10,7 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,8 @@ class Api:
         self.calls: dict[str, int] = dict.fromkeys(("GET", "POST", "PATCH", "PUT", "DELETE"), 0)
         self._client, self._timeout, self._patience = client, timeout, patience
         self._granted: set[tuple[str, str]] = set()
+        self.asking: Callable[[], None] = lambda: None
+        """Called by whoever makes a request, before each one."""
 
     def get(self, kind: str, name: str) -> Json:
         """The object; `MissingObjectError` if there is none."""
@@ -237,6 +239,7 @@ class Api:
         path = _KINDS[kind].format(namespace=self.namespace) + (f"/{name}" if name else "")
         headers = {"Accept": "application/json", "Content-Type": _PATCH if verb == "PATCH" else "application/json"}
         self.calls[verb] += 1
+        self.asking()
         return self._client.call_api(
             path,
             verb,

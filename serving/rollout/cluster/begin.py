@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, Protocol
 
 from components.core.errors import ConflictError, UsageError
@@ -17,6 +18,10 @@ from serving.rollout.cluster.turn import Clock, Judge
 from serving.rollout.state import stamp
 
 _ATTEMPTS = 5
+
+Kind = Literal["rollout", "undo"]
+Asked = tuple[int, str]
+"""The epoch under which somebody asked for an action by annotation, and the action."""
 
 
 class Published(Protocol):
@@ -45,24 +50,36 @@ class Site:
     clock: Clock = field(default_factory=Clock)
 
 
-def begin(site: Site, release: str, digest: str, plan: Plan, *, run_id: str, kind: Literal["rollout", "undo"] = "rollout") -> Machine:
+def begin(
+    site: Site,
+    release: str,
+    digest: str,
+    plan: Plan,
+    *,
+    run_id: str,
+    kind: Kind = "rollout",
+    asked: Asked | None = None,
+) -> Machine:
     """The machine that brings a release to all live traffic, under a new epoch; the state says so already.
 
     A rollout of the same revision that is not over is taken over where it stands. Another one is superseded, unless its pair is published
     already: then its old pods are waited for. A revision that has all live traffic and is published needs nothing: the machine is over,
-    and nothing was written. Raises `UsageError` without the applied template, `ConflictError` if others begin at the same time.
+    and nothing was written. Raises `UsageError` without the applied template, `ConflictError` if others begin at the same time, or if what
+    was `asked` for is not asked for any more: somebody else has taken it up.
     """
     for _ in range(_ATTEMPTS):
-        machine = _begin(site, release, digest, plan, run_id, kind)
+        machine = _begin(site, release, digest, plan, run_id, kind, asked)
         if machine is not None:
             return machine
     where = f"ConfigMap {site.names.namespace}/{site.names.state}"
     raise ConflictError("other rollouts began again and again", where=where, fix="Look with `dual rollout status`")
 
 
-def _begin(site: Site, release: str, digest: str, plan: Plan, run_id: str, kind: Literal["rollout", "undo"]) -> Machine | None:
+def _begin(site: Site, release: str, digest: str, plan: Plan, run_id: str, kind: Kind, asked: Asked | None) -> Machine | None:
     book = Book(site.api, site.names)
     before = book.read()
+    if asked and (before is None or (before.epoch, book.action()) != asked):
+        raise ConflictError(f"nobody asks for {asked[1]} any more", where=book.where, fix="Look with `dual rollout status`")
     template = read_template(site.api, site.names)
     service = site.api.get("Service", site.names.service)
     candidate = _candidate(site, release, digest, template, before if kind == "undo" else None)
@@ -84,9 +101,10 @@ def _begin(site: Site, release: str, digest: str, plan: Plan, run_id: str, kind:
 def take_over(site: Site, run_id: str, book: Book, before: ClusterRollout, template: Json) -> Machine:
     """The machine of a rollout that is not over, under a new epoch, in the phase where it stands."""
     text = f"epoch {before.epoch + 1}: took over from run {before.run_id}"
-    # Who takes an abort over comes because the one before waited in vain: it waits as long again.
-    within = before.plan.progress_deadline if before.phase == "aborting" else None
     now = site.clock.now()
+    # Nobody waited while the time ran out; or, in an abort, in vain: it is given once more. But a pair that is not published goes back.
+    again = before.phase != "drain" and (before.phase == "aborting" or now >= datetime.fromisoformat(before.deadline))
+    within = before.plan.progress_deadline if again else None
     state = before.by_the_clock(now).to(before.phase, text, now=now, within=within, epoch=before.epoch + 1, run_id=run_id)
     book.save(state)
     return _announced(site, book, state, template)
@@ -144,7 +162,7 @@ def _fresh(
     service: Json,
     template: Json,
     run_id: str,
-    kind: Literal["rollout", "undo"],
+    kind: Kind,
 ) -> ClusterRollout:
     now = site.clock.now()
     alive = before is not None and not before.is_over()

@@ -20,7 +20,7 @@ from serving.rollout.cluster.state import ClusterRollout, Phase
 from serving.rollout.cluster.turn import Wanted
 from serving.rollout.cluster.weights import share
 
-_LONGEST_ACTION = 40
+LONGEST_ACTION = 40
 """Characters of what somebody asked for that are repeated: an annotation may have 256 KiB."""
 _MOST_ANEW = 3
 """So often may a candidate lose all its pods under traffic: a kubelet may start again, a node may go."""
@@ -346,7 +346,7 @@ class Machine(Keeper):
         if action == "resume" and phase == "paused":
             return self._resume()
         way = "; both halves go back with: dual rollout undo" if action in ("abort", "undo") else ""
-        return self.save(phase, f"{action[:_LONGEST_ACTION]} was asked for, and means nothing in the phase {phase}: nothing was done{way}")
+        return self.save(phase, f"{action[:LONGEST_ACTION]} was asked for, and means nothing in the phase {phase}: nothing was done{way}")
 
     def _resume(self) -> None:
         if self.is_stepwise() and not self.state.stepped_at:

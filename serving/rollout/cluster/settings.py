@@ -61,7 +61,7 @@ class Plan(Section):
     alive_within: float = Field(
         default=30.0,
         gt=0,
-        description="Seconds without a sign of life after which the process that runs the rollout counts as dead; it gives three in that time.",
+        description="Seconds without a sign of life after which a rollout's process counts as dead; it gives three in that time.",
     )
     if_abandoned: Literal["finish", "abort"] = Field(
         default="finish",

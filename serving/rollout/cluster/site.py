@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from components.core.channel import read_channel
 from components.core.digest import sha256_bytes
-from components.core.errors import UsageError
+from components.core.errors import DualError, UsageError
 from components.core.gate import Reason
 from components.core.release import MANIFEST, read_release
 from components.core.stores import Store, join
@@ -29,21 +29,31 @@ from serving.rollout.cluster.state import Say
 from serving.rollout.traffic import Query, golden_queries
 
 
-@dataclass(frozen=True)
+@dataclass
 class StoreChannel:
-    """What the store's stable channel says of the pair."""
+    """What the store's stable channel says of the pair. `DualError` if it says less than is known already: a volume that is not mounted."""
 
     store: Store
+    at_least: int = 0
+    """The sequence that it must have."""
 
     def release(self) -> str:
         """The promoted release; empty before the first."""
-        found = read_channel(self.store)
-        return found[0].release if found else ""
+        return self._read()[0]
 
     def sequence(self) -> int:
         """The channel's sequence; 0 before the first."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[str, int]:
         found = read_channel(self.store)
-        return found[0].sequence if found else 0
+        release, sequence = (found[0].release, found[0].sequence) if found else ("", 0)
+        if sequence < self.at_least:
+            there = f"has sequence {sequence}" if found else "is not there"
+            fix = "Is it the store of this rollout, and mounted? Nothing is done until it is"
+            raise DualError(f"the channel {there}, but it had {self.at_least} before", where=self.store.uri, fix=fix)
+        self.at_least = sequence
+        return release, sequence
 
 
 class GoldenJudge:
@@ -78,9 +88,12 @@ def connect_to(settings: ClusterAccess) -> Api:
 
 @contextmanager
 def open_site(
-    store: Store, release: str, name: str, settings: ClusterSettings, say: Say, *, api: Api | None = None
+    store: Store, release: str, name: str, settings: ClusterSettings, say: Say, *, api: Api | None = None, sequence: int = 0
 ) -> Iterator[tuple[Site, Plan]]:
-    """The site for the rollout of `release`, and its plan; connections to pods are closed at the end."""
+    """The site for the rollout of `release`, and its plan; connections to pods are closed at the end.
+
+    `sequence` is one that the store's channel is known to have had.
+    """
     api = api or connect_to(settings)
     names = Names(namespace=api.namespace, name=name)
     plan = plan_for(api, names, settings)
@@ -91,7 +104,7 @@ def open_site(
         judge = GoldenJudge(plan, queries, name, analyst, access)
         heard = Announcer(api, names, store.uri, settings.notifications, say)
         try:
-            yield Site(api=api, names=names, judge=judge, published=StoreChannel(store), say=say, heard=heard), plan
+            yield Site(api=api, names=names, judge=judge, published=StoreChannel(store, sequence), say=say, heard=heard), plan
         finally:
             writes = sum(count for verb, count in api.calls.items() if verb != "GET")
             say(f"asked the API server {api.calls['GET']} times, wrote {writes} times")

@@ -1,7 +1,7 @@
 """The state of a cluster's rollout and the history of those before it, in one ConfigMap: one object, one compare-and-swap.
 
 The rule: act idempotently (compare, then write), then save the next phase. Times are absolute and UTC, so whoever takes over waits no
-longer than the one before would have. Each take-over raises the epoch.
+longer than the one before would have; a phase whose time ran out while nobody waited has it once more. Each take-over raises the epoch.
 """
 
 from collections.abc import Callable
@@ -183,6 +183,7 @@ class ClusterRollout(BaseModel):
         """The same without the older half of what there is to see, the least important first; itself if nothing can be spared."""
         kept = {name: each.model_copy(update={"recent": each.recent[-1:]}) for name, each in self.results.items()}
         for name, shorter in (
+            ("checks", [each.model_copy(update={"text": each.text[:_LONGEST]}) for each in self.checks]),
             ("measurements", self.measurements[(len(self.measurements) + 1) // 2 :]),
             ("results", kept),
             ("events", self.events[len(self.events) // 2 :]),
@@ -203,7 +204,7 @@ class Book:
     def __init__(self, api: Api, names: Names) -> None:
         """Read nothing yet."""
         self._api, self._names, self._seen = api, names, None
-        self._where = f"ConfigMap {names.namespace}/{names.state}"
+        self.where = f"ConfigMap {names.namespace}/{names.state}"
 
     _seen: Json | None
     _own = ""
@@ -215,8 +216,12 @@ class Book:
 
     def read(self) -> ClusterRollout | None:
         """The state now; None if there never was a rollout. `DataError` if it is malformed."""
-        self._seen = self._api.find("ConfigMap", self._names.state)
-        return self._parse(self._seen) if self._seen else None
+        return self.see(self._api.find("ConfigMap", self._names.state))
+
+    def see(self, found: Json | None) -> ClusterRollout | None:
+        """The state in a ConfigMap that was just read otherwise; else as `read`."""
+        self._seen = found
+        return self._parse(found) if found else None
 
     def action(self) -> str:
         """What a person asked for, as last read; empty if nothing."""
@@ -242,7 +247,7 @@ class Book:
             self._own = self._seen["metadata"]["uid"] if self._seen else ""
             return
         fix = "Find out who: kubectl get configmap -o yaml --show-managed-fields"
-        raise ConflictError("somebody else changes it again and again", where=self._where, fix=fix)
+        raise ConflictError("somebody else changes it again and again", where=self.where, fix=fix)
 
     def _write(self, state: ClusterRollout, taking: str, clearing: bool) -> Json:
         annotations = self._annotations()
@@ -273,7 +278,7 @@ class Book:
             f"epoch {now.epoch}, run {now.run_id}, release {now.candidate.release}, {now.phase}" if now else "nobody: the state was deleted"
         )
         what = f"the rollout of {wanted.candidate.release} (epoch {wanted.epoch}) was taken over by {other}"
-        raise ConflictError(what, where=self._where, fix="Look with `dual rollout status`; run again once that one is done")
+        raise ConflictError(what, where=self.where, fix="Look with `dual rollout status`; run again once that one is done")
 
     def _annotations(self) -> dict[str, str]:
         return dict(self._seen["metadata"].get("annotations") or {}) if self._seen else {}
@@ -285,7 +290,7 @@ class Book:
             first = error.errors()[0] if isinstance(error, ValidationError) else None
             what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}" if first else f"the key {error} is missing"
             fix = f"It holds no release, only a rollout's progress: kubectl -n {self._names.namespace} delete configmap {self._names.state}"
-            raise DataError(f"the rollout's state is malformed: {what}", where=self._where, fix=fix) from None
+            raise DataError(f"the rollout's state is malformed: {what}", where=self.where, fix=fix) from None
 
 
 def _outlives(action: str, state: ClusterRollout) -> bool:
