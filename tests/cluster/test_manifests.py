@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from serving.rollout.cluster.names import COMPONENT
 from tests.cluster.conftest import MANIFESTS, NAMESPACE, Cluster, Json, make_namespace
 
 pytestmark = pytest.mark.cluster
@@ -23,6 +24,7 @@ CHOICES = [
     ["gcs", "s3", "http", "pvc", "image-volume"],
     ["", "gpu", "local-server"],
     ["", "monitoring", "monitoring-gmp"],
+    ["", "follower", "follower-pvc"],
     *(["", name] for name in ("gateway", "hpa", "infra-check", "pipeline-runner", "psa")),
 ]
 FOLDERS = [*OVERLAYS, *COMBINATIONS]
@@ -89,9 +91,11 @@ def test_its_pods_pass_pod_security(cluster: Cluster, folder: Path) -> None:
         body = json.dumps({**pod, "spec": template["spec"]})
         done = cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=body)
         assert "Warning" not in done.stderr
-        # A token for the Kubernetes API would be one volume more.
         asked, got = ({volume["name"] for volume in spec["volumes"]} for spec in (template["spec"], json.loads(done.stdout)["spec"]))
-        assert got == asked - dropped
+        tokens = {volume for volume in got if volume.startswith("kube-api-access-")}
+        assert got - tokens == asked - dropped
+        # Only who asks the Kubernetes API gets a token for it.
+        assert len(tokens) == (template["metadata"]["labels"][COMPONENT] == "follower")
 
 
 def has_feature(cluster: Cluster, name: str) -> bool:
