@@ -1,6 +1,5 @@
 """Which images a site needs, read from what it deploys: compiled pipelines, manifests, kustomizations, lists of builds."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -47,17 +46,6 @@ def find_needed(sources: Iterable[str], builds: Mapping[str, str]) -> list[Neede
                 if user not in needed.users:
                     needed.users.append(user)
     return sorted(found.values(), key=lambda each: (each.name not in OURS, each.image))
-
-
-def read_builds(path: Path) -> dict[str, str]:
-    """Logical image → pinned image, from what `skaffold build --file-output` or `dual images mirror --map` wrote. Raises `UsageError`."""
-    fix = 'Write it with skaffold build --file-output FILE: {"builds": [{"imageName": …, "tag": …}]}'
-    try:
-        return {each["imageName"]: each["tag"] for each in json.loads(path.read_text())["builds"]}
-    except OSError as error:
-        raise UsageError(f"can't be read ({error.strerror})", where=str(path), fix=fix) from None
-    except (ValueError, KeyError, TypeError):
-        raise UsageError("is not a list of builds", where=str(path), fix=fix) from None
 
 
 def _logical(image: str) -> str:

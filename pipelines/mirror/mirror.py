@@ -8,8 +8,9 @@ from pathlib import Path
 
 from components.core.errors import UsageError
 from components.core.meter import Say
+from pipelines.compile_images import read_build
 from pipelines.mirror.copying import Copied, Copier
-from pipelines.mirror.inventory import OURS, Needed, find_needed, read_builds
+from pipelines.mirror.inventory import OURS, Needed, find_needed
 from pipelines.mirror.layout import Layout, LayoutImages
 from pipelines.mirror.manifest import Images
 from pipelines.mirror.place import Registries, Target, open_source
@@ -38,7 +39,7 @@ def needed_images(sources: Iterable[str], builds: Path | None) -> list[Needed]:
     if not named:
         fix = "Give compiled pipelines, manifests or overlays, for example: dual images list dual.yaml manifests/overlays/onprem"
         raise UsageError("there is nothing to look into", where="SOURCE...", fix=fix)
-    return find_needed(named, read_builds(builds) if builds else {})
+    return find_needed(named, read_build(builds, allow_tags=True).references if builds else {})
 
 
 def mirror_images(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import UsageError
-from pipelines.mirror.inventory import find_needed, read_builds
+from pipelines.mirror.inventory import find_needed
+from pipelines.mirror.mirror import needed_images
 
 PACKAGE = """
 pipelineInfo: {name: dual-deploy}
@@ -78,11 +79,11 @@ def test_a_volume_made_of_an_image_counts_and_each_image_is_named_once(tmp_path:
 
 
 def test_a_list_of_builds_names_its_images(tmp_path: Path) -> None:
-    path = write(tmp_path, "build.json", '{"builds": [{"imageName": "dual-server", "tag": "r.example.com/dual-server:1@sha256:0"}]}')
-    assert [each.image for each in find_needed([path], read_builds(Path(path)))] == ["r.example.com/dual-server:1@sha256:0"]
-    for text in ("[]", "{", '{"builds": [{}]}'):
-        with pytest.raises(UsageError, match="not a list of builds"):
-            read_builds(Path(write(tmp_path, "bad.json", text)))
+    image = f"r.example.com/dual-server:1@sha256:{'0' * 64}"
+    path = Path(write(tmp_path, "build.json", json.dumps({"builds": [{"imageName": "dual-server", "tag": image}]})))
+    assert [each.image for each in needed_images([], path)] == [image]
+    with pytest.raises(UsageError, match="nothing to look into"):
+        needed_images([], None)
 
 
 @pytest.mark.parametrize(
