@@ -16,8 +16,8 @@ from components.core.errors import UsageError
 KEYS = ("image", "image_uri", "imageUri")
 """Where an intermediate representation names images: of containers, and of custom jobs in a component's payload."""
 
-_DIGEST = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
-_TAG = re.compile(r"[^@\s]+:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"[^@{}\s]+@sha256:[0-9a-f]{64}")
+_TAG = re.compile(r"[^@{}\s]+:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Images:
 
     def pin(self, documents: Sequence[Any]) -> dict[str, str]:
         """Replace every logical image in the documents, and return those that were; `UsageError` names one that is missing."""
-        found = {name: self.references.get(name) or self.pattern.format(name) for name in sorted(logical_images(documents))}
+        found = {name: self.references.get(name) or self.pattern.replace("{}", name) for name in sorted(logical_images(documents))}
         if missing := [name for name, reference in found.items() if not reference]:
             known = ", ".join(sorted(self.references)) or "nothing"
             fix = "Build it (skaffold build --file-output build.json), or name one image for all steps with --registry and --tag"
@@ -77,9 +77,10 @@ def read_build(path: Path, *, allow_tags: bool = False) -> Images:
 def tagged(registry: str, tag: str) -> Images:
     """Every image at `registry`/name:`tag`; `UsageError` if that is no image's name."""
     pattern = f"{registry.rstrip('/')}/{{}}:{tag}"
-    if not _TAG.fullmatch(pattern.format("name")) or set("{}") & set(registry + tag) or "://" in registry:
+    example = pattern.replace("{}", "dual-trainer", 1)
+    if not _TAG.fullmatch(example) or "://" in registry:
         fix = "Write for example --registry europe-docker.pkg.dev/my-project/dual --tag v1"
-        raise UsageError(f"'{pattern.format('dual-trainer')}' is no image", where="--registry, --tag", fix=fix)
+        raise UsageError(f"'{example}' is no image", where="--registry, --tag", fix=fix)
     return Images("--registry, --tag", {}, pattern)
 
 

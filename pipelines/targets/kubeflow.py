@@ -180,8 +180,9 @@ def _send_to(task: Any, pool: Pool) -> None:
 
     for key, value in pool.node_selector.items():
         pod.add_node_selector(task, key, value)
-    for toleration in pool.tolerations:
-        pod.add_toleration_json(task, _toleration(toleration))
+    for said in pool.tolerations:
+        # The same as _toleration() in a field of the form, by the names that this function has for it.
+        pod.add_toleration(task, said.key or None, said.operator, said.value or None, said.effect or None, said.toleration_seconds)
 
 
 def _toleration(toleration: Toleration) -> dict[str, Any]:

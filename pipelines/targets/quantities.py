@@ -3,9 +3,7 @@
 from decimal import Decimal
 
 _SUFFIXES = {"": Decimal(1), "m": Decimal("0.001")} | {
-    f"{letter}{binary}": Decimal(1024 if binary else 1000) ** (power + 1)
-    for power, letter in enumerate("KMGTPE")
-    for binary in ("", "i")
+    f"{letter}{binary}": Decimal(1024 if binary else 1000) ** (power + 1) for power, letter in enumerate("KMGTPE") for binary in ("", "i")
 }
 
 
