@@ -7,6 +7,7 @@ nothing to clean, and the next run of the same intent continues where it stopped
 that its release is about to be named (`components.publish_mobile.collection`).
 """
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
@@ -24,12 +25,14 @@ from components.core.channel import (
 from components.core.errors import StaleError, UsageError
 from components.core.release import Release, read_release
 from components.core.staging import BASIS, EVERYONE, Staging
+from components.core.staging import basis_points as percent_to_basis_points
 from components.core.stores import Store
 from components.publish_mobile.collection import nothing_is_collected
 from components.publish_mobile.history import HistoryEntry, append_entry, committed, read_history
 from components.publish_mobile.signing import Signing, find_signing
 from components.publish_mobile.version import MobileVersion, keep_version, put_version
 
+PERCENT_VARIABLE = "DUAL_PUBLISH_MOBILE__PERCENT"
 Action = Literal["publish", "undo", "widen", "pause", "resume", "sign"]
 
 
@@ -39,15 +42,15 @@ def publish_release(
     *,
     run_id: str = "",
     after: int | None = None,
-    basis_points: int = BASIS,
+    basis_points: int | None = None,
     signing: Signing | None = None,
 ) -> Channel:
     """Make a release the current pair; returns the channel. A release that is current already is left alone.
 
     With fewer `basis_points` than all, only that share of the installations takes the mobile half, and the others use what everybody had
-    before; the cloud half is everybody's (docs/decisions/0009). `after` is the channel sequence that the caller's checks rest on (0: no
-    channel yet). Raises `StaleError` if the channel has moved on, `DataError` if the release or its .tflite is missing or damaged, or the
-    channel is not this publisher's, `UsageError` if there is no key to sign with.
+    before; the cloud half is everybody's (docs/decisions/0009). None: what $DUAL_PUBLISH_MOBILE__PERCENT says, else all. `after` is the
+    channel sequence that the caller's checks rest on (0: no channel yet). Raises `StaleError` if the channel has moved on, `DataError` if
+    the release or its .tflite is missing or damaged, or the channel is not this publisher's, `UsageError` if there is no key to sign with.
     """
     release = read_release(store, release_id)
     found = read_stored_channel(store)
@@ -56,8 +59,9 @@ def publish_release(
     sequence = found.channel.sequence if found else 0
     if after is not None and after != sequence:
         raise _overtaken(store, release_id)
-    staging = EVERYONE if basis_points >= BASIS else Staging(basis_points=basis_points, salt=release_id)
-    fallback = _last_complete(found.channel) if found and basis_points < BASIS else ""
+    points = _asked_share() if basis_points is None else basis_points
+    staging = EVERYONE if points >= BASIS else Staging(basis_points=points, salt=release_id)
+    fallback = _last_complete(found.channel) if found and points < BASIS else ""
     if fallback:
         _require_same_labels(release, read_release(store, fallback))
     wanted = _entry(
@@ -198,6 +202,15 @@ def _entry(
         reason=reason,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _asked_share() -> int:
+    """The share for publishers that are given no settings, such as `dual rollout`."""
+    text = os.environ.get(PERCENT_VARIABLE, "100")
+    try:
+        return percent_to_basis_points(float(text))
+    except ValueError:
+        raise UsageError(f"'{text}' is no number", where=PERCENT_VARIABLE, fix="Give a percentage, for example 5") from None
 
 
 def _last_complete(channel: Channel) -> str:

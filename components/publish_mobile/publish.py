@@ -11,6 +11,7 @@ from components.publish_mobile.cloud_half import CloudHalf, ClusterHalf, LocalHa
 from components.publish_mobile.publication import publish_release
 from components.publish_mobile.settings import PublishMobileSettings
 from components.publish_mobile.signing import Signing, find_signing
+from components.publish_mobile.start import check_size
 from components.roll_out_cloud.settings import RollOutCloudSettings
 
 
@@ -57,10 +58,7 @@ def _signing(record: StepRecord, options: PublishMobileSettings, cloud: CloudHal
 
 def _publish(store: Store, release_id: str, run_id: str, options: PublishMobileSettings, cloud: CloudHalf, signing: Signing) -> Channel:
     release = read_release(store, release_id)
-    size = release.mobile_file().size / 1e6
-    if size > options.max_megabytes:
-        fix = "Choose a smaller mobile model, or raise publish_mobile.max_megabytes if your host accepts it"
-        raise DataError(f"model.tflite has {size:.1f} MB, at most {options.max_megabytes:g} are allowed", where=release.folder(), fix=fix)
+    check_size(release.mobile_file().size, release.folder(), options)
     if differences := verify_release(store, release_id):
         fix = "Nothing was published; run the pipeline again to make the release anew"
         raise DataError(f"the stored release is damaged: {'; '.join(differences)}", where=store.uri, fix=fix)

@@ -16,6 +16,8 @@ COMMANDS = {
     "predict": "Classify images with the promoted cloud model, mobile model, or both layered.",
     "release": "List, show, verify and compare releases.",
     "images": "List the container images that a site needs, and copy them to its own registry or over an air gap.",
+    "publish": "Which devices use which model: start, widen, pause, undo, history, gc.",
+    "keys": "Make, rotate and list the keys that sign channels.",
     "rollout": "Start, watch, steer and undo rollouts of the cloud model on Kubernetes.",
     "undo": "Go back to the previously promoted release, both halves.",
     "report": "Write or open the report of a run.",

@@ -15,6 +15,11 @@ from pipelines.cli.options import json_option, print_json, store_option
 @json_option
 def command(store: str, reason: str, as_json: bool) -> None:
     """Go back to the previously promoted release, both halves; running servers, or the cluster that it was rolled out on, follow."""
+    go_back(store, reason, as_json)
+
+
+def go_back(store: str, reason: str, as_json: bool) -> None:
+    """Undo, wherever the cloud half is served, and say what was done."""
     from components.core.stores import open_store
     from serving.rollout.undo import undo_release
 

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.assemble_release.assemble import assemble
+from components.core.errors import StaleError
 from components.core.record import StepRecord
 from components.core.stores.local import LocalStore
+from components.publish_mobile.garbage import Window, collect_garbage
 from components.publish_mobile.publication import publish_release, undo_publication
 from components.publish_mobile.publish import publish
+from components.publish_mobile.steer import widen
 from components.roll_out_cloud.roll_out import roll_out
 from serving.rollout.undo import undo_release
 from tests.release_pieces import Artifacts, record_of
@@ -51,6 +54,9 @@ class DeadlyStore(LocalStore):
 
     def swap(self, name: str, data: bytes, generation: str | None) -> str:
         return self._deadly(lambda: super(DeadlyStore, self).swap(name, data, generation))
+
+    def delete(self, name: str) -> None:
+        self._deadly(lambda: super(DeadlyStore, self).delete(name))
 
     def put_file(self, name: str, path: Path) -> None:
         self._deadly(lambda: super(DeadlyStore, self).put_file(name, path))
@@ -105,6 +111,54 @@ def ship_job(store: LocalStore, arguments: Sequence[str]) -> object:
     release, run_id = arguments
     roll_out(_record(store, "roll_out_cloud", run_id), release=release, settings=SETTINGS)
     return publish(_record(store, "publish_mobile", run_id), release=release, settings=SETTINGS)
+
+
+def start_job(store: LocalStore, arguments: Sequence[str]) -> object:
+    """The writes of a publication to a share of the devices."""
+    return publish_release(store, arguments[0], basis_points=1000)
+
+
+def widen_job(store: LocalStore, arguments: Sequence[str]) -> object:
+    """The writes of a wider share; done already if it is that wide."""
+    from components.core.channel import read_channel
+
+    found = read_channel(store)
+    points = int(arguments[0])
+    return None if found and found[0].staging.basis_points >= points else widen(store, points)
+
+
+def collect_job(store: LocalStore, arguments: Sequence[str]) -> object:
+    """A collection of garbage with a lease of some seconds; whoever died before is taken for dead after that."""
+    return collect_garbage(store, Window(publications=1, days=0.0), lease=float(arguments[0]))
+
+
+def collect_often_job(store: LocalStore, arguments: Sequence[str]) -> object:
+    """One collection after the other until a file appears."""
+    while not Path(arguments[0]).exists():
+        collect_garbage(store, Window(publications=1, days=0.0))
+    return None
+
+
+def publish_often_job(store: LocalStore, arguments: Sequence[str]) -> object:
+    """Publish releases in turn, so many times each; a race that is lost is run again, as a person would."""
+    rounds, *releases = arguments
+    for number in range(int(rounds) * len(releases)):
+        _until_won(store, releases[number % len(releases)])
+    return None
+
+
+def publish_until_won_job(store: LocalStore, arguments: Sequence[str]) -> object:
+    """Publish one release in the face of others."""
+    return _until_won(store, arguments[0])
+
+
+def _until_won(store: LocalStore, release: str) -> None:
+    while True:
+        try:
+            publish_release(store, release)
+        except StaleError:
+            continue
+        return
 
 
 def undo_servers_job(store: LocalStore, arguments: Sequence[str]) -> object:
