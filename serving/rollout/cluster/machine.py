@@ -12,7 +12,7 @@ from components.core.errors import ConflictError, DualError, MissingObjectError,
 from serving.rollout.analysis.pods import PodTarget
 from serving.rollout.analysis.rules import Measurement, MetricResult, Verdict, due, tally, verdict_of
 from serving.rollout.analysis.settings import AnalysisSettings
-from serving.rollout.cluster.api import UnavailableError
+from serving.rollout.cluster.api import ClusterError, UnavailableError
 from serving.rollout.cluster.keep import Emptied, Keeper
 from serving.rollout.cluster.objects import Live
 from serving.rollout.cluster.revision import pods_digest, revision_of
@@ -201,11 +201,19 @@ class Machine(Keeper):
         """Traffic first, pods last: the stable revision has what it needs, the weight is written as 0, then the candidate goes."""
         self.back_to_stable(revive=True)
         self.withdraw_weight()
-        with suppress(MissingObjectError):
-            self.objects.select_preview(self.stable)
+        self._leave_preview()
         if self.candidate != self.stable:
             self.empty(self.candidate)
         self._finish("aborted", f"live traffic is where it was: {self.stable or 'nowhere (there was no release before)'}")
+
+    def _leave_preview(self) -> None:
+        """No weight leads to the preview Service any more: what can't be changed there must not keep the candidate's pods alive."""
+        try:
+            self.objects.select_preview(self.stable)
+        except UnavailableError:
+            raise
+        except (MissingObjectError, ClusterError) as error:
+            self.say(f"the preview Service stays as it is: {error}")
 
     # --- steps and weights --------------------------------------------------------------------------------------------------------
 
