@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
@@ -19,10 +19,9 @@ from serving.rollout.analysis.settings import AnalysisSettings
 from serving.rollout.cluster.api import Api, ChangedError, Json, connect
 from serving.rollout.cluster.begin import Site, begin
 from serving.rollout.cluster.names import COMPONENT, NAME, REPLICAS, REVISION, SERVER, Names
-from serving.rollout.cluster.objects import live_of
 from serving.rollout.cluster.revision import revision_of
 from serving.rollout.cluster.settings import Plan, Step
-from serving.rollout.cluster.state import Book, ClusterRollout, Say
+from serving.rollout.cluster.state import Book, ClusterRollout
 
 REPLICAS_WANTED = 3
 RELEASES = {"a": "a" * 12, "b": "b" * 12, "c": "c" * 12}
@@ -45,6 +44,13 @@ def service(name: str) -> Json:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": {NAME: "classifier"}}, "spec": spec}
 
 
+def route() -> Json:
+    """An applied HTTPRoute: it leads nowhere yet."""
+    spec = {"parentRefs": [{"name": "classifier"}], "hostnames": ["c.example.com"]}
+    metadata = {"name": "classifier", "labels": {NAME: "classifier", COMPONENT: SERVER}}
+    return {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": metadata, "spec": spec}
+
+
 def make_namespace(api: Api, applied: Json | None = None) -> None:
     """The API's namespace with the applied objects; `applied` is another template."""
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.namespace}}
@@ -55,23 +61,27 @@ def make_namespace(api: Api, applied: Json | None = None) -> None:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """Objects of a namespace in which one release is promoted and nothing is in progress."""
+class Snapshot:
+    """Objects of a namespace at one point of a rollout."""
 
     state: Json
     services: list[Json]
     deployments: list[Json]
+    route: Json | None
 
     @classmethod
-    def of(cls, api: Api) -> "Settled":
+    def of(cls, api: Api) -> "Snapshot":
         """As they are now."""
         services = [api.get("Service", name) for name in ("classifier", "classifier-preview")]
         deployments = [each for each in api.list("Deployment", f"{NAME}=classifier") if each["metadata"]["name"] != "classifier"]
-        return cls(api.get("ConfigMap", "classifier-rollout"), services, deployments)
+        return cls(api.get("ConfigMap", "classifier-rollout"), services, deployments, api.find("HTTPRoute", "classifier"))
 
     def copy_to(self, api: Api) -> None:
         """Bring a namespace with the applied objects to the same point."""
         api.create("ConfigMap", {"metadata": {"name": "classifier-rollout"}, "data": self.state["data"]})
+        if self.route is not None:
+            metadata = {"annotations": self.route["metadata"].get("annotations", {}), **route()["metadata"]}
+            api.create("HTTPRoute", {**route(), "metadata": metadata, "spec": self.route["spec"]})
         for found in self.services:
             annotations = {"op": "add", "path": "/metadata/annotations", "value": found["metadata"]["annotations"]}
             selector = {"op": "add", "path": "/spec/selector", "value": found["spec"]["selector"]}
@@ -92,6 +102,8 @@ class Controller(threading.Thread):
         self._api, self._ended = connect("default", kubeconfig=kubeconfig), threading.Event()
         self.left: set[str] = set()
         """Namespaces, and Deployments as namespace/name, whose status is a test's own affair."""
+        self.narrow: set[str] = set()
+        """Namespaces with room for the pods of one Deployment: those of another one get ready when they have ended."""
 
     def run(self) -> None:
         while not self._ended.is_set():
@@ -123,7 +135,20 @@ class Controller(threading.Thread):
     def _attend(self, deployment: Json) -> None:
         namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
         if not self.left & {namespace, f"{namespace}/{name}"}:
-            settle(Api(self._api._client, namespace), deployment)
+            api = Api(self._api._client, namespace)
+            if namespace in self.narrow:
+                self._settle_narrow(api)
+            else:
+                settle(api, deployment)
+
+    def _settle_narrow(self, api: Api) -> None:
+        every = [*api.list("Deployment", f"{NAME}=classifier")]
+        holders = {each["metadata"]["name"] for each in every if (each.get("status") or {}).get("readyReplicas")}
+        for each in every:
+            # What ended leaves a change of its own behind, by which the next one is seen to.
+            fits = bool(each["spec"]["replicas"]) and holders <= {each["metadata"]["name"]}
+            settle(api, each, None if fits else 0)
+            holders |= {each["metadata"]["name"]} if fits else set()
 
     def stop(self) -> None:
         self._ended.set()
@@ -214,51 +239,28 @@ def plan_of(strategy: Any, **changes: Any) -> Plan:
     return Plan.model_validate({"strategy": strategy, "steps": steps, "analysis": METRICS, **fast, **changes})
 
 
-def site_of(api: Api, channel: FileChannel, *, fails: str = "", say: Say = lambda _: None) -> Site:
+def site_of(api: Api, channel: FileChannel, *, fails: str = "") -> Site:
     """A site over an API."""
     names = Names(namespace=api.namespace)
     script = Script(fails, Switch(Book(api, names)))
-    return Site(api=api, names=names, judge=script, published=channel, say=say)
+    return Site(api=api, names=names, judge=script, published=channel, say=lambda _: None)
 
 
 def ship(
-    api: Api, channel: FileChannel, release: str, strategy: str, *, run_id: str = "r", fails: str = "", say: Say = lambda _: None
+    api: Api,
+    channel: FileChannel,
+    release: str,
+    strategy: str,
+    *,
+    run_id: str = "r",
+    fails: str = "",
+    kind: Literal["rollout", "undo"] = "rollout",
 ) -> ClusterRollout:
-    """What roll_out_cloud and publish_mobile do together."""
-    machine = begin(site_of(api, channel, fails=fails, say=say), RELEASES[release], "", plan_of(strategy), run_id=run_id)
+    """What roll_out_cloud and publish_mobile do together; or, as an `undo`, `dual rollout undo`."""
+    machine = begin(site_of(api, channel, fails=fails), RELEASES[release], "", plan_of(strategy), run_id=run_id, kind=kind)
     machine.run()
     channel.publish(RELEASES[release])
     return machine.run(finish=True)
-
-
-def violations(api: Api, channel: FileChannel, state: ClusterRollout | None) -> list[str]:
-    """Every invariant that does not hold at this moment, read from the objects."""
-    live = live_of(api.get("Service", "classifier"))
-    deployments = {each["metadata"]["labels"][REVISION]: each for each in deployments_of(api)}
-    ready = {revision: (each.get("status") or {}).get("readyReplicas", 0) for revision, each in deployments.items()}
-    wanted = {revision: each["spec"].get("replicas", 0) for revision, each in deployments.items()}
-    found = []
-    promoted = channel.release()
-    if promoted:
-        serving = sum(ready.values()) if live.shared else ready.get(live.stable, 0)
-        if serving < REPLICAS_WANTED:
-            found.append(f"live traffic goes to {serving} ready pods ({live})")
-        stable = next((revision for revision in deployments if revision.startswith(promoted)), "")
-        if stable and not live.shared and wanted.get(stable, 0) < REPLICAS_WANTED:
-            found.append(f"the promoted revision {stable} has {wanted.get(stable)} pods")
-    if live.shared and state:
-        candidates = {state.candidate.revision}
-        if state.phase == "prepare" and state.history and state.history[-1].outcome == "superseded":
-            # What was superseded keeps its weight until the new run takes it away, which is the first thing that it does.
-            candidates.add(state.history[-1].revision.revision)
-        others = [revision for revision, count in wanted.items() if count and revision not in {live.stable, *candidates}]
-        found += [f"{revision} gets live traffic and is no part of the rollout" for revision in others]
-        if not any(ready.get(candidate) for candidate in candidates):
-            found.append("weight without a ready candidate")
-        if state.is_over():
-            found.append(f"the rollout is over ({state.phase}) and weight is left")
-    found += [f"{each['metadata']['name']} has an owner" for each in deployments.values() if each["metadata"].get("ownerReferences")]
-    return found
 
 
 @contextmanager

@@ -5,17 +5,21 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving.rollout.cluster.api import Api, Json, connect
+from tests.cluster.crds import crds
 from tests.conftest import SHARED
-from tests.crash.cluster_site import Controller, FileChannel, Settled, controller_of, make_namespace, ship
+from tests.crash.cluster_site import Controller, FileChannel, Snapshot, controller_of, make_namespace
 from tests.crash.stage import Stage
+from tests.crash.starts import STARTS
 from tests.crash.victims import Order, Zygotes
 
 RIG = SHARED / "rig" / "rig"
@@ -62,21 +66,35 @@ def bare(kubeconfig: Path, api_of: ApiOf, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def settled(controller: Controller, api_of: ApiOf, bare: Callable[[], Order]) -> Callable[[], Order]:
-    """Makes namespaces in which release a is promoted and nothing is in progress; the order in it ships a again."""
+def started(controller: Controller, api_of: ApiOf, bare: Callable[[], Order]) -> Callable[[str], Order]:
+    """Makes namespaces at one of the points `STARTS` of a rollout; the order in it ships a again."""
     del controller
-    first = bare()
-    api = api_of(first.namespace)
-    ship(api, channel_of(first), first.release, first.strategy, run_id=first.run_id)
-    snapshot = Settled.of(api)
+    made: dict[str, tuple[Order, Snapshot]] = {}
+    one_at_a_time = threading.Lock()
 
-    def make() -> Order:
+    def snapshot(start: str) -> tuple[Order, Snapshot]:
+        with one_at_a_time:
+            if start not in made:
+                first = bare()
+                STARTS[start](Stage(api_of(first.namespace), channel_of(first)))
+                made[start] = (first, Snapshot.of(api_of(first.namespace)))
+        return made[start]
+
+    def make(start: str) -> Order:
         order = bare()
-        shutil.copyfile(first.channel, order.channel)
-        snapshot.copy_to(api_of(order.namespace))
+        if start != "nothing":
+            first, taken = snapshot(start)
+            shutil.copyfile(first.channel, order.channel)
+            taken.copy_to(api_of(order.namespace))
         return order
 
     return make
+
+
+@pytest.fixture(scope="session")
+def settled(started: Callable[[str], Order]) -> Callable[[], Order]:
+    """Makes namespaces in which release a is promoted and nothing is in progress; the order in it ships a again."""
+    return partial(started, "promoted")
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +112,14 @@ def make_crd(api_of: ApiOf) -> Callable[[Json], None]:
         api.find(crd["spec"]["names"]["kind"], "nobody")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def gateway_api(make_crd: Callable[[Json], None]) -> None:
+    """The API server knows HTTPRoute."""
+    for crd in crds():
+        if crd["spec"]["names"]["kind"] == "HTTPRoute":
+            make_crd(crd)
 
 
 def is_served(crd: Json) -> bool:

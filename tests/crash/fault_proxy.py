@@ -3,22 +3,29 @@
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from kubernetes import client
+from urllib3.exceptions import HTTPError
 
 from serving.rollout.cluster.api import Api
 
-Fault = Literal["", "429", "500", "503", "403", "409", "422", "dropped", "lost", "cut", "page", "late", "held"]
+Fault = Literal["", "429", "500", "503", "403", "409", "410", "422", "dropped", "lost", "cut", "page", "late", "held", "expired"]
 """What happens to a request: an answer of that code, no connection, done but no answer, half an answer, a proxy's own page, done but
-answered after the client's patience with one request, or kept back until the test lets it through."""
+answered after the client's patience with one request, kept back until the test lets it through, or (a watch) a version that is too old."""
 TIMEOUT = 0.5
-_ANSWERS = {"429": "slow down", "500": "etcd leader changed", "503": "unavailable", "403": "not yours", "409": "changed", "422": "invalid"}
+_ANSWERS = {
+    **{"429": "slow down", "500": "etcd leader changed", "503": "unavailable", "403": "not yours", "409": "changed", "422": "invalid"},
+    "410": "The provided continue parameter is too old to display a consistent list result.",
+}
+_EXPIRED = b"""{"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+ "message": "too old resource version: 1 (99)", "reason": "Expired", "code": 410}}
+""".replace(b"\n ", b" ")
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,10 @@ class Call:
         """Whether it changes something."""
         return self.verb != "GET"
 
+    def is_watch(self) -> bool:
+        """Whether it is answered piece by piece."""
+        return "watch=true" in self.path
+
 
 class FaultProxy:
     """A server on the loopback whose `fault` decides on each request."""
@@ -41,8 +52,12 @@ class FaultProxy:
     def __init__(self, upstream: Api) -> None:
         """Forward to where `upstream` leads, with its credentials; nothing goes wrong yet."""
         self.fault: Callable[[Call], Fault] = lambda _: ""
+        self.says: Callable[[Call], str | None] = lambda _: None
+        """The text of an answer that the API server would have from a kubelet; None: it is the API server's own."""
         self.retry_after = "0"
         self.calls: list[Call] = []
+        self.watching: list[socket.socket] = []
+        """Connections on which watches are answered, or were."""
         self._host, self._pool = upstream._client.configuration.host, upstream._client.rest_client.pool_manager
         self._lock, self._open = threading.Lock(), threading.Event()
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -83,6 +98,20 @@ class FaultProxy:
         answer = self._pool.request(verb, self._host + path, body=body or None, headers=headers, retries=False)
         return answer.status, dict(answer.headers), answer.data
 
+    def stream(self, path: str, headers: dict[str, str]) -> Iterator[bytes]:
+        """A watch, as the API server tells it."""
+        answer = self._pool.request("GET", self._host + path, headers=headers, retries=False, preload_content=False)
+        # The API server may end first.
+        with closing(answer), suppress(HTTPError):
+            yield from answer.stream()
+
+    def cut_watches(self) -> None:
+        """Break every watch that goes on."""
+        broken, self.watching = self.watching, []
+        for connection in broken:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def wait_until_open(self) -> None:
         """Until the test lets requests through."""
         self._open.wait(60)
@@ -121,20 +150,27 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             super().handle()
 
-    def _serve(self) -> None:
+    def _serve(self) -> None:  # noqa: PLR0911 - as many ways to answer as there are faults
         proxy = self.server.proxy
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        fault = proxy.fault(proxy.note(self.command, self.path))
+        call = proxy.note(self.command, self.path)
+        fault = proxy.fault(call)
         if fault in _ANSWERS:
             return self._refuse(fault)
         if fault == "dropped":
             return self._hang_up()
         if fault == "page":
             return self._answer(200, {"Content-Type": "text/html"}, b"<html>Please log in</html>")
+        if not fault and (text := proxy.says(call)) is not None:
+            return self._answer(200, {"Content-Type": "text/plain"}, text.encode())
         if fault == "held":
             self.server.hold(1)
             proxy.wait_until_open()
         kept = {key: value for key, value in self.headers.items() if key in ("Content-Type", "Accept")}
+        if call.is_watch():
+            return self._stream(
+                {"expired": [_EXPIRED], "cut": [_EXPIRED[:40]]}.get(fault) or proxy.stream(self.path, kept), whole=fault != "cut"
+            )
         status, headers, answer = proxy.forward(self.command, self.path, kept, body)
         if fault == "held":
             self.server.hold(-1)
@@ -145,6 +181,21 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(status, headers, answer, sent=len(answer) // 2 if fault == "cut" else None)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
+
+    def _stream(self, pieces: Iterable[bytes], *, whole: bool) -> None:
+        self.server.proxy.watching.append(self.connection)
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.flush()
+        for piece in pieces:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.flush()
+        if not whole:
+            return self._hang_up()
+        self.wfile.write(b"0\r\n\r\n")
+        return self.wfile.flush()
 
     def _refuse(self, fault: str) -> None:
         headers = {"Retry-After": self.server.proxy.retry_after} if fault in ("429", "503") else {}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from serving.rollout.cluster.api import Api, Json
+from serving.rollout.cluster.keep import Keeper
 from serving.rollout.cluster.machine import Machine
 from serving.rollout.cluster.objects import Objects
 from serving.rollout.cluster.turn import Turn
@@ -77,7 +78,38 @@ def save_without_comparing() -> None:
     Api.replace = wrong
 
 
-MUTANTS: dict[str, Callable[[], None]] = {
-    each.__name__: each
-    for each in (scale_down_before_the_switch, save_before_acting, no_epoch_test, weight_before_ready, save_without_comparing)
-}
+def weight_is_not_taken_back() -> None:
+    """The route keeps what it gives the candidate."""
+
+    def wrong(self: Turn) -> None:
+        return
+
+    Turn.withdraw_weight = wrong
+
+
+def preview_before_the_weight_is_gone() -> None:
+    """The preview Service gets a new candidate while the route still gives it weight."""
+    right = Turn.withdraw_weight
+
+    def wrong(self: Turn) -> None:
+        if self.state.phase == "prepare":
+            self.select_preview(self.candidate)
+        right(self)
+
+    Turn.withdraw_weight = wrong
+
+
+def two_at_a_time() -> None:
+    """Strategy recreate starts new pods before the old ones have ended."""
+
+    def wrong(self: Keeper, revision: str) -> None:
+        return
+
+    Keeper.end_pods = wrong
+
+
+_ALL = [
+    *(scale_down_before_the_switch, save_before_acting, no_epoch_test, weight_before_ready, save_without_comparing),
+    *(weight_is_not_taken_back, preview_before_the_weight_is_gone, two_at_a_time),
+]
+MUTANTS: dict[str, Callable[[], None]] = {each.__name__: each for each in _ALL}

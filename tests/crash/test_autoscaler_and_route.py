@@ -1,7 +1,5 @@
 """Where an autoscaler decides on the number of pods, or an HTTPRoute on the weight: the rollout works with them and fights neither."""
 
-from collections.abc import Callable
-
 import pytest
 
 from components.core.errors import RolloutError
@@ -9,8 +7,7 @@ from serving.rollout.cluster.api import Json
 from serving.rollout.cluster.names import COMPONENT, NAME, SERVER
 from serving.rollout.cluster.objects import Live
 from serving.rollout.cluster.settings import Step
-from tests.cluster.crds import crds
-from tests.crash.cluster_site import Controller, service
+from tests.crash.cluster_site import Controller, route, service
 from tests.crash.stage import Act, Scene, Stage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -101,14 +98,6 @@ def test_a_copy_that_somebody_deleted_or_edited_is_no_obstacle(scaled: Stage) ->
 # --- route ------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def gateway_api(make_crd: Callable[[Json], None]) -> None:
-    """The API server knows HTTPRoute."""
-    for crd in crds():
-        if crd["spec"]["names"]["kind"] == "HTTPRoute":
-            make_crd(crd)
-
-
 @pytest.fixture
 def routed(stage: Stage, gateway_api: None) -> Stage:
     """A stage with an applied HTTPRoute that has no backends yet; the rollout gives it some."""
@@ -120,9 +109,7 @@ def routed(stage: Stage, gateway_api: None) -> Stage:
 
 
 def make_route(stage: Stage) -> None:
-    spec = {"parentRefs": [{"name": "classifier"}], "hostnames": ["c.example.com"]}
-    kind = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute"}
-    stage.api.create("HTTPRoute", {**kind, "metadata": {"name": "classifier", "labels": LABELS}, "spec": spec})
+    stage.api.create("HTTPRoute", route())
 
 
 def backends(live: int, preview: int) -> list[Json]:
@@ -225,6 +212,28 @@ def test_no_weight_without_a_ready_candidate(routed: Stage, controller: Controll
     assert seen == [[(100, 0)]]
     assert scene.phases().count("canary") == 2
     assert f"no pod of Deployment {routed.deployment('c')} is ready any more: weight 0 until some are" in scene.texts()
+    routed.has_all("c")
+
+
+def test_a_candidate_that_loses_all_its_pods_under_every_weight_goes_back(routed: Stage, controller: Controller) -> None:
+    scene = Scene()
+    scene.at["analyze"] = [lambda: routed.lose("c", controller, waits=6)] * 4
+    assert isinstance(routed.run("c", scene, strategy="canary").error, RolloutError)
+    lost = f"no pod of Deployment {routed.deployment('c')} is ready any more, for the 4th time since it has traffic"
+    assert lost in str(scene.error)
+    assert scene.phases().count("canary") == 4
+    assert weights(routed) == [(100, 0)]
+    routed.gain("c", controller)
+    routed.has_all("b")
+
+
+def test_a_route_deleted_and_made_again_in_a_canary_is_filled_again(routed: Stage) -> None:
+    seen: list[object] = []
+    scene = at("analyze", lambda: (routed.delete("HTTPRoute", "classifier"), make_route(routed)))
+    scene.at["measure"] = [lambda: seen.append(weights(routed))]
+    assert routed.run("c", scene, strategy="canary").error is None
+    assert seen == [[(75, 25)]]
+    assert weights(routed) == [(100, 0)]
     routed.has_all("c")
 
 

@@ -77,12 +77,11 @@ class Rights:
             self._await(rule["verbs"][-1], rule["resources"][0], allowed=True)
 
     def _await(self, verb: str, resource: str, *, allowed: bool) -> None:
-        groups = {"services": "", "pods": "", "events": "", "configmaps": "", "pods/log": "", "deployments": "apps"}
-        group = groups.get(resource, next(rule["apiGroups"][0] for rule in [*RULES, ROUTES] if resource in rule["resources"]))
-        names = {"services": "classifier", "configmaps": "classifier-rollout", "httproutes": "classifier"}
+        rule = next(each for each in [*RULES, ROUTES] if resource in each["resources"] and verb in each["verbs"])
+        group, name = rule["apiGroups"][0], rule.get("resourceNames", [""])[0]
         resource, _, below = resource.partition("/")
         what = {"namespace": self._stage.api.namespace, "verb": verb, "group": group, "resource": resource, "subresource": below}
-        review = {"spec": {"user": USER, "resourceAttributes": {**what, "name": names.get(resource, "")}}}
+        review = {"spec": {"user": USER, "resourceAttributes": {**what, "name": name}}}
         deadline = time.monotonic() + 20
         while raw(self._stage, "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)["status"]["allowed"] != allowed:
             assert time.monotonic() < deadline, f"{verb} {resource} never became {'allowed' if allowed else 'forbidden'}"
@@ -203,6 +202,8 @@ def test_a_first_deployment_into_a_namespace_that_is_being_deleted(empty_stage: 
 
 
 def test_a_namespace_deleted_before_the_candidate_is_there(stage: Stage) -> None:
+    assert stage.run("c").error is None
+    assert stage.run("a").error is None
     began = time.monotonic()
     scene = stage.run("b", at("prepare", lambda: end(stage)))
     assert isinstance(scene.error, RolloutError)

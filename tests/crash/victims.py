@@ -17,7 +17,8 @@ from components.core.errors import DualError, RolloutError
 from serving.rollout.cluster.api import Api, Json, connect
 from serving.rollout.cluster.names import Names
 from serving.rollout.cluster.state import Book
-from tests.crash.cluster_site import FileChannel, ship, violations
+from tests.crash.cluster_site import FileChannel, ship
+from tests.crash.invariants import violations
 from tests.crash.mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,7 @@ class Order:
     strategy: str
     run_id: str
     fails: str = ""
+    kind: Literal["rollout", "undo"] = "rollout"
     write: int = 0
     moment: Moment = "before"
     mutant: str = ""
@@ -73,14 +75,26 @@ class DeadlyApi(Api):
                 file.write(f"{self.order.run_id}, write {self.writes} ({write}): {violation}\n")
 
 
+class NotingChannel(FileChannel):
+    """Notes after which write something was published."""
+
+    api: DeadlyApi
+
+    def publish(self, release: str) -> None:
+        super().publish(release)
+        Path(f"{self.path}.published").write_text(str(self.api.writes))
+
+
 def perform(order: Order) -> int:
     """Do what the order says; the exit code: 0 shipped, 1 the rollout went back, 5 a conflict, 9 anything else."""
     MUTANTS.get(order.mutant, lambda: None)()
     plain = connect(order.namespace, kubeconfig=Path(order.kubeconfig), patience=20)
     api = DeadlyApi(plain._client, order.namespace, patience=20)
     api.order, api.checker = order, plain
+    channel = NotingChannel(Path(order.channel))
+    channel.api = api
     try:
-        ship(api, FileChannel(Path(order.channel)), order.release, order.strategy, run_id=order.run_id, fails=order.fails)
+        ship(api, channel, order.release, order.strategy, run_id=order.run_id, fails=order.fails, kind=order.kind)
     except RolloutError as error:
         sys.stderr.write(f"{error}\n")
         return 1
