@@ -1,6 +1,6 @@
 """A strict stand-in for the parts of S3's REST API that the store uses: conditional writes as documented; signatures are not checked.
 
-https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html and API_CompleteMultipartUpload.html
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape, unescape
 
 _PAGE = 3
+_LEAST_PART = 5 << 20
+"""Bytes of every part but the last."""
 
 
 class Bucket:
@@ -21,6 +23,8 @@ class Bucket:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.uploads: dict[str, dict[int, bytes]] = {}
+        """Parts of unfinished multipart uploads, by upload id and number."""
         self.lock = threading.Lock()
         self.requests: list[str] = []
         self.conflicts = 0
@@ -46,6 +50,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         data, key = self.rfile.read(int(self.headers.get("Content-Length", 0))), self._key()
+        query = parse_qs(urlsplit(self.path).query)
+        if "uploadId" in query:
+            return self._put_part(query["uploadId"][0], int(query["partNumber"][0]), data)
         absent, match = self.headers.get("If-None-Match"), self.headers.get("If-Match")
         self.bucket.requests.append(f"PUT {key} If-None-Match={absent} If-Match={match}")
         with self.bucket.lock:
@@ -74,15 +81,52 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        assert urlsplit(self.path).query == "delete"
+        query = parse_qs(urlsplit(self.path).query, keep_blank_values=True)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        if "uploads" in query:
+            return self._begin_upload()
+        if "uploadId" in query:
+            return self._complete_upload(query["uploadId"][0], body)
+        assert "delete" in query
         keys = [unescape(key) for key in re.findall("<Key>(.*?)</Key>", body)]
         with self.bucket.lock:
             for key in keys:
                 self.bucket.objects.pop(key, None)
         # S3 says Deleted whether the key was there or not.
         deleted = "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys)
-        self._answer(200, f"<?xml version='1.0'?><DeleteResult>{deleted}</DeleteResult>".encode(), {"Content-Type": "application/xml"})
+        return self._answer_xml(f"<DeleteResult>{deleted}</DeleteResult>")
+
+    def _begin_upload(self) -> None:
+        with self.bucket.lock:
+            upload = f"upload-{len(self.bucket.uploads)}"
+            self.bucket.uploads[upload] = {}
+        self._answer_xml(f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>")
+
+    def _put_part(self, upload: str, number: int, data: bytes) -> None:
+        with self.bucket.lock:
+            if upload not in self.bucket.uploads:
+                return self._error(404, "NoSuchUpload")
+            self.bucket.uploads[upload][number] = data
+        return self._answer(200, b"", {"ETag": etag(data)})
+
+    def _complete_upload(self, upload: str, body: str) -> None:
+        with self.bucket.lock:
+            parts = self.bucket.uploads.pop(upload, None)
+            if parts is None:
+                return self._error(404, "NoSuchUpload")
+            named = re.findall(r"<Part>.*?</Part>", body, re.DOTALL)
+            numbers = [int(re.findall(r"<PartNumber>(\d+)</PartNumber>", part)[0]) for part in named]
+            tags = [unescape(re.findall(r"<ETag>(.*?)</ETag>", part)[0], {"&quot;": '"'}).strip('"') for part in named]
+            if numbers != sorted(parts) or tags != [etag(parts[number]).strip('"') for number in numbers]:
+                return self._error(400, "InvalidPart")
+            if any(len(parts[number]) < _LEAST_PART for number in numbers[:-1]):
+                return self._error(400, "EntityTooSmall")
+            data = b"".join(parts[number] for number in numbers)
+            self.bucket.objects[self._key()] = data
+        return self._answer_xml(f"<CompleteMultipartUploadResult><ETag>{escape(etag(data))}</ETag></CompleteMultipartUploadResult>")
+
+    def _answer_xml(self, text: str) -> None:
+        self._answer(200, f"<?xml version='1.0'?>{text}".encode(), {"Content-Type": "application/xml"})
 
     def _list(self, query: dict[str, str]) -> None:
         with self.bucket.lock:

@@ -155,3 +155,11 @@ def _count_up(root: Path, rounds: int) -> None:
             continue
         done += 1
     assert store.put_if_absent("won/0", str(made).encode()) or store.put_if_absent("won/1", str(made).encode())
+
+
+def test_a_large_file_goes_in_parts_on_s3(s3_bucket: fake_s3.Bucket, s3_opener: Opener) -> None:
+    data = bytes(range(256)) * (12 << 12)
+    s3_opener().put("cache/model", data)
+    assert s3_opener().get("cache/model").data == data
+    assert s3_bucket.uploads == {}, "an upload was left unfinished"
+    assert not [line for line in s3_bucket.requests if line.startswith("PUT team/flowers/cache/model")], "it went in one piece"
