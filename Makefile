@@ -29,7 +29,7 @@ format: $(STAMP) ## Sort imports and format
 
 bench: $(STAMP) ## Run the benchmarks; DATA=folder and WEIGHTS=file.h5 add training and int8, CLUSTER=kubeconfig names an API server
 	@failed=0; run() { printf '\n== %s ==\n' "$$1"; $(PYTHON_IN) -m benchmarks."$$@" || failed=1; }; \
-	run ingest; run serving; \
+	run overhead; run ingest; run serving; \
 	if [ -n "$(CLUSTER)" ]; then run rollout_scale --kubeconfig "$(CLUSTER)"; \
 	elif [ -x "$${DUAL_SHARED:-../shared}/rig/rig" ]; then run rollout_scale; \
 	else echo "rollout_scale left out: it needs the rig in ../shared (or DUAL_SHARED), or make bench CLUSTER=kubeconfig"; fi; \

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
-from components.configuration.layers import read_yaml
+from components.configuration.layers import profile_layer, read_yaml, resolve
 from components.core.errors import UsageError
 from components.core.settings import Section
 from components.report.story import ORDER
@@ -206,9 +206,13 @@ def load_site(path: Path | None) -> Site:
     if path is None:
         return Site()
     try:
-        return Site.model_validate(read_yaml(path))
+        site = Site.model_validate(read_yaml(path))
     except ValidationError as error:
         raise _explain(error, path) from None
+    for name, target in (("kubeflow", site.kubeflow), ("vertex", site.vertex)):
+        # A run would find it out in its first step; here it is found before anything is built.
+        resolve([profile_layer(target.profile, where=f"{path}: {name}.profile"), (f"{path}: {name}.settings", target.settings)])
+    return site
 
 
 def _explain(error: ValidationError, path: Path) -> UsageError:

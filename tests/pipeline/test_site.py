@@ -39,6 +39,8 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         ("kubeflow: {run_as_user: 0}", ["kubeflow.run_as_user", "0 (int)"]),
         ("kubeflow: {image_pull_policy: always}", ["kubeflow.image_pull_policy", "'always'"]),
         ("vertex: {pipeline_root: s3://bucket}", ["vertex.pipeline_root", "'s3://bucket'"]),
+        ("kubeflow: {settings: {seed: x}}", ["kubeflow.settings", "seed", "'x'"]),
+        ("vertex: {profile: fast}", ["vertex.profile", "no profile 'fast'"]),
         ("- a", ["holds a list"]),
         ("a: [", ["is not YAML"]),
     ],
