@@ -22,6 +22,9 @@ COMMANDS = {
     "undo": "Go back to the previously promoted release, both halves.",
     "report": "Write or open the report of a run.",
     "compile": "Write the pipeline for Kubeflow, Vertex or this machine as one YAML file.",
+    "submit": "Start a run on Kubeflow Pipelines, and follow it.",
+    "runs": "List, show, follow, retry and end runs on Kubeflow Pipelines.",
+    "schedule": "Runs that start by themselves: create, list, pause, delete.",
     "settings": "Print the settings of a run as it would start.",
 }
 
