@@ -35,6 +35,7 @@ def command(store: str, cluster: Any, once: bool, resync: float, heartbeat: Path
     from components.core.stores import open_store
     from serving.rollout.cluster.follow import Follower, Heartbeat
     from serving.rollout.cluster.settings import ClusterSettings
+    from serving.rollout.cluster.site import connect_to
 
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, _stop)
@@ -42,7 +43,7 @@ def command(store: str, cluster: Any, once: bool, resync: float, heartbeat: Path
     told = {"url_env": notify_env} if os.environ.get(notify_env, "").strip() else {}
     settings = ClusterSettings.model_validate({**options, "notifications": told})
     run_id = f"follower@{os.uname().nodename}"
-    follower = Follower(open_store(store), name, settings, run_id, click.echo, Heartbeat(heartbeat), resync)
+    follower = Follower(connect_to(settings), open_store(store), name, settings, run_id, click.echo, Heartbeat(heartbeat), resync)
     follower.run(once=once)
 
 

@@ -150,6 +150,11 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             super().handle()
 
+    def finish(self) -> None:
+        """As always; what is left to say to a client that has gone is not said."""
+        with suppress(OSError):
+            super().finish()
+
     def _serve(self) -> None:  # noqa: PLR0911 - as many ways to answer as there are faults
         proxy = self.server.proxy
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -55,14 +55,15 @@ class Installation:
         how: dict[str, Any] = {"run_id": "x", "reason": "a test", "say": self.said.append, **only}
         return actions.abort(self.store, "classifier", self.settings(), **how)
 
-    def stand(self, number: int, phase: str, *, run_id: str = "gone") -> None:
+    def stand(self, number: int, phase: str, *, run_id: str = "gone", **plan: Any) -> Machine:
         """A rollout whose process died when it had come to a phase."""
         release = self.releases[number]
-        with open_site(self.store, release, "classifier", self.settings(), self.said.append) as (site, plan):
-            machine: Machine = begin(site, release, release_digest(self.store, release), plan, run_id=run_id)
+        with open_site(self.store, release, "classifier", self.settings(**plan), self.said.append) as (site, chosen):
+            machine: Machine = begin(site, release, release_digest(self.store, release), chosen, run_id=run_id)
             machine.objects.claim()
             while machine.state.phase != phase:
                 getattr(machine, f"_{machine.state.phase}")()
+            return machine
 
     def pair(self) -> tuple[int | None, int | None]:
         """Which release the live Service and the channel have; None before the first."""

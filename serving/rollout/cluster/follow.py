@@ -22,7 +22,7 @@ from serving.rollout.cluster.due import Deed, Due, Sight, find_due
 from serving.rollout.cluster.names import Names
 from serving.rollout.cluster.presence import Vigil, is_held
 from serving.rollout.cluster.settings import ClusterSettings
-from serving.rollout.cluster.site import StoreChannel, connect_to
+from serving.rollout.cluster.site import StoreChannel
 from serving.rollout.cluster.state import Book, ClusterRollout, Say
 from serving.rollout.cluster.watch import Doorbell, growing_pauses
 from serving.rollout.state import utc_now
@@ -67,8 +67,9 @@ class Heartbeat:
 
 @dataclass
 class Follower:
-    """Follows one model in one namespace."""
+    """Follows one model in the namespace of its `api`."""
 
+    api: Api
     store: Store
     name: str
     settings: ClusterSettings
@@ -80,8 +81,7 @@ class Follower:
     pause: Callable[[float], None] = sleep
 
     def __post_init__(self) -> None:
-        """Connect; nothing is asked yet. Raises `UsageError` if there is no way to a cluster."""
-        self.api: Api = connect_to(self.settings)
+        """Nothing is asked yet."""
         self.api.asking = self.heartbeat.beat
         self.names = Names(namespace=self.api.namespace, name=self.name)
         self._vigil, self._bell = Vigil(), Doorbell(self.api, "ConfigMap", self.names.state, self.pause)
