@@ -21,6 +21,7 @@ def show_pair(record: StepRecord, pair: PairComparison, joined: Joined, examples
         ("policy_threshold", policy.threshold),
         ("policy_accuracy", policy.expected_accuracy),
         ("cloud_share", policy.cloud_share),
+        ("expected_cloud_share", policy.expected_cloud_share),
         ("target_reached", float(policy.reached)),
     ):
         record.metric(name, number)

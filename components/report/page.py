@@ -6,6 +6,10 @@ from typing import Any
 
 from components.core.record import Record, data_uri, read_records, record_name
 from components.core.stores import Store
+from components.cost.prices import Place, load_prices
+from components.cost.run import cost_of_run
+from components.cost.savings import Server, savings
+from components.cost.show import amount, in_total, remarks, savings_in_words
 from components.report.settings import ReportSettings
 from components.report.story import ORDER, Story, blessed, tell, verdicts
 
@@ -35,20 +39,18 @@ class Bar:
     width: float
     status: str
     cached: bool
-    cost: float
 
 
 def render(store: Store, run_id: str, settings: ReportSettings | None = None, *, release: str = "") -> str:
     """The page of a run as it stands now; the exit step calls it last, assemble_release for the copy inside `release`."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
-    prices = settings or ReportSettings.model_validate({})
     records = {step: record for step, record in read_records(store, run_id).items() if step != "report"}
     environment = Environment(loader=PackageLoader("components.report", "."), autoescape=select_autoescape(["html"], default=True))
     environment.filters["cell"] = _cell
     template = environment.get_template("page.html")
     story = blessed(records, release) if release else tell(records)
-    bars = time_line(records, prices.price_per_hour)
+    bars = time_line(records)
     return template.render(
         run_id=run_id,
         story=story,
@@ -58,14 +60,30 @@ def render(store: Store, run_id: str, settings: ReportSettings | None = None, *,
         steps=[_section(store, run_id, records[step]) for step in ORDER if step in records],
         bars=bars,
         total_seconds=sum(bar.seconds for bar in bars),
-        total_cost=sum(bar.cost for bar in bars),
-        currency=prices.currency,
+        **costs(records, settings or ReportSettings.model_validate({})),
         started=min((record.started for record in records.values()), default=""),
     )
 
 
-def time_line(records: Mapping[str, Record], price_per_hour: float) -> list[Bar]:
-    """When each step ran and what it cost at `price_per_hour`."""
+def costs(records: Mapping[str, Record], settings: ReportSettings) -> dict[str, Any]:
+    """What the page says of money: step → cost, the sum, and sentences."""
+    prices, own = load_prices(), settings.price_per_hour
+    place = Place(service=settings.service, region=settings.region, spot=settings.spot)
+    if own is not None:
+        prices = prices.model_copy(update={"currency": settings.currency})
+    cost = cost_of_run(records, ORDER, prices, place, own)
+    saved = savings(records, prices, place, Server(per_hour=own))
+    sentences = [savings_in_words(saved, cost.currency)] if saved else []
+    return {
+        "cost": {step.step: (step.machine or "–", amount(step)) for step in cost.steps},
+        "total_cost": in_total(cost),
+        "currency": cost.currency,
+        "cost_remarks": [*remarks(cost), *sentences],
+    }
+
+
+def time_line(records: Mapping[str, Record]) -> list[Bar]:
+    """When each step ran."""
     from datetime import datetime
 
     steps = [records[step] for step in ORDER if step in records]
@@ -82,7 +100,6 @@ def time_line(records: Mapping[str, Record], price_per_hour: float) -> list[Bar]
             width=max(100 * record.seconds / span, 0.4),
             status=record.status,
             cached=record.cached,
-            cost=record.seconds / 3600 * price_per_hour,
         )
         for start, record in zip(starts, steps, strict=True)
     ]

@@ -1,5 +1,7 @@
 """Settings of the report."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from components.core.settings import Section
@@ -8,10 +10,15 @@ from components.core.settings import Section
 class ReportSettings(Section):
     """What the report computes beside what the steps recorded."""
 
-    price_per_hour: float = Field(
-        0.067,
+    price_per_hour: float | None = Field(
+        None,
         ge=0,
-        description="Price of one hour of the machine that runs the steps, for the cost column. The default is Google Cloud's list "
-        "price of an e2-standard-2 (2 vCPU, 8 GB, us-central1, on demand, 2025); set your own.",
+        description="Your price of one hour of the machine that runs the steps. null: the price table's, for the cheapest machine with as "
+        "many cores, as much memory and the same accelerators as each step was given (`dual cost prices`).",
     )
-    currency: str = Field("USD", max_length=8, description="Currency of the price.")
+    currency: str = Field("USD", max_length=8, description="Currency of `price_per_hour`; the price table has its own.")
+    service: Literal["compute", "vertex"] = Field(
+        "compute", description="Whose prices count: Compute Engine's (and so GKE's nodes), or Vertex AI's custom training."
+    )
+    region: str = Field("us-central1", description="Region whose prices count.")
+    spot: bool = Field(False, description="Whether the steps ran on Spot machines: their price is a range.")

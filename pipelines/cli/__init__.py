@@ -25,6 +25,8 @@ COMMANDS = {
     "submit": "Start a run on Kubeflow Pipelines, and follow it.",
     "runs": "List, show, follow, retry and end runs on Kubeflow Pipelines.",
     "schedule": "Runs that start by themselves: create, list, pause, delete.",
+    "doctor": "Look at everything that a run or a rollout needs, and say how to mend what is wrong.",
+    "cost": "Estimate what a run will cost, and say what it cost and what the pair saves.",
     "settings": "Print the settings of a run as it would start.",
 }
 
