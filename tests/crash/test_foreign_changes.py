@@ -1,5 +1,7 @@
 """Somebody scales, edits, relabels or deletes what a rollout owns, in the middle of it: it ends as it should, and says what it found."""
 
+import json
+
 import pytest
 
 from components.core.errors import ConflictError, DataError, MissingObjectError, RolloutError, UsageError
@@ -270,6 +272,17 @@ def test_a_garbled_state_is_named_with_the_way_out(stage: Stage, text: str) -> N
     stage.delete("ConfigMap", "classifier-rollout")
     assert stage.run("b").error is None
     stage.has_all("b")
+
+
+def test_a_state_of_a_newer_version_is_left_alone_and_nobody_is_told_to_delete_it(stage: Stage) -> None:
+    assert stage.run("b").error is None
+    newer = json.loads(stage.state().model_dump_json(by_alias=True))
+    newer["plan"]["of_tomorrow"] = True
+    stage.edit("ConfigMap", "classifier-rollout", ("data", "state.json"), json.dumps(newer))
+    refused = stage.run("c")
+    goes_wrong(refused, DataError, "the rollout's state says plan.of_tomorrow, which this version of dual does not know", "of one version")
+    assert "delete" not in str(refused.error)
+    assert stage.pods() == {"b": 3}
 
 
 def test_a_state_without_data_is_named_too(stage: Stage) -> None:

@@ -43,6 +43,8 @@ _ATTEMPTS = 10
 _MOST_EVENTS, _MOST_MEASUREMENTS, _MOST_HISTORY = 100, 200, 20
 _LONGEST = 4000
 """Characters of a text: it may quote an error, and that one a log or a whole answer."""
+_UNKNOWN_HERE = frozenset({"extra_forbidden", "literal_error"})
+"""How a state reads that a newer version wrote: a key, or a word, that is not known yet."""
 _MOST_BYTES = 1_000_000
 """A ConfigMap holds 1 MiB."""
 
@@ -286,11 +288,23 @@ class Book:
     def _parse(self, found: Json) -> ClusterRollout:
         try:
             return ClusterRollout.model_validate_json(found["data"][_STATE])
-        except (ValidationError, KeyError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else None
-            what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}" if first else f"the key {error} is missing"
-            fix = f"It holds no release, only a rollout's progress: kubectl -n {self._names.namespace} delete configmap {self._names.state}"
-            raise DataError(f"the rollout's state is malformed: {what}", where=self.where, fix=fix) from None
+        except KeyError as error:
+            raise self._malformed(f"the key {error} is missing") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            if first["type"] in _UNKNOWN_HERE:
+                raise self._of_another_version(where) from None
+            raise self._malformed(f"{where}: {first['msg']}") from None
+
+    def _malformed(self, what: str) -> DataError:
+        fix = f"It holds no release, only a rollout's progress: kubectl -n {self._names.namespace} delete configmap {self._names.state}"
+        return DataError(f"the rollout's state is malformed: {what}", where=self.where, fix=fix)
+
+    def _of_another_version(self, key: str) -> DataError:
+        # Nobody is told to delete it: that would lose a rollout that goes well.
+        fix = "Use the version that wrote it: the pipeline's images, the follower's and this machine's `dual` have to be of one version"
+        return DataError(f"the rollout's state says {key}, which this version of dual does not know", where=self.where, fix=fix)
 
 
 def _outlives(action: str, state: ClusterRollout) -> bool:
