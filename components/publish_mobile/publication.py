@@ -136,6 +136,13 @@ def signing_of_change(store: Store, found: StoredChannel) -> Signing:
     return find_signing(store, stays_unsigned=not found.is_signed())
 
 
+def check_signing(store: Store, *, change: bool) -> None:
+    """Raise as a publication would (or with `change` an undo) if this publisher can't sign it: before anything is moved for it."""
+    found = read_stored_channel(store)
+    signing = signing_of_change(store, found) if found and change else find_signing(store)
+    signing.check(found, read_history(store), f"{store.uri}/{channel_name()}")
+
+
 def commit(store: Store, release: Release, wanted: HistoryEntry, found: StoredChannel | None, signing: Signing) -> Channel:
     """Write everything that an entry needs, the entry, and then the channel that makes it true; returns the channel.
 

@@ -418,3 +418,128 @@ def test_an_undo_in_the_last_moment_of_a_rollout_is_kept_for_the_follower(follow
     assert (followed.stage.state().phase, followed.asked()) == ("promoted", "undo")
     followed.follow()
     assert followed.pair() == (0, 0)
+
+
+# --- what is in the way -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_key_to_sign_with_nothing_is_moved(followed: Followed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    followed.ship(0)
+    followed.ship(1)
+    followed.ask("undo")
+    monkeypatch.setenv("DUAL_PUBLISH_MOBILE__SIGNING", "required")
+    monkeypatch.setenv("DUAL_KEYS", str(tmp_path / "nobody"))
+    before = followed.stage.api.get("Service", "classifier")["metadata"]["resourceVersion"]
+    said = followed.follow()
+    assert "undo was asked for, and can't be done" in said
+    assert followed.stage.api.get("Service", "classifier")["metadata"]["resourceVersion"] == before
+    assert (followed.pair(), followed.asked()) == ((1, 1), "")
+
+
+def test_a_store_that_is_away_is_said_and_waited_for(followed: Followed) -> None:
+    followed.ship(0)
+    followed.ship(1)
+    folder = Path(followed.store.uri.removeprefix("file://"))
+    away = folder.with_name("away")
+    folder.rename(away)
+    followed.ask("undo")
+    with going_on(followed.follower()):
+        until(lambda: any("the channel is not there, but it had 1 before" in line for line in followed.said))
+        until(lambda: any("Warning RolloutFollower" in event for event in followed.events()))
+        before = followed.versions()
+        assert not folder.exists()
+        assert (followed.versions(), followed.asked()) == (before, "undo")
+        away.rename(folder)
+        until(lambda: followed.pair() == (0, 0))
+        until(lambda: followed.stage.state().is_over())
+    # A line for each thing that is wrong, not for each look at it.
+    assert sum("but it had" in line for line in followed.said) == 1
+
+
+def test_a_store_that_goes_away_between_the_halves(followed: Followed) -> None:
+    followed.ship(0)
+    followed.ship(1)
+    folder = Path(followed.store.uri.removeprefix("file://"))
+    away, gone = folder.with_name("away"), threading.Event()
+
+    def say(text: str) -> None:
+        followed.said.append(text)
+        # The live traffic has moved, the channel has not.
+        if text.startswith("drain:") and not gone.is_set():
+            gone.set()
+            folder.rename(away)
+
+    followed.ask("undo")
+    follower = followed.follower()
+    follower.say = say
+    with going_on(follower):
+        until(lambda: any("but it had 2 before" in line for line in followed.said))
+        assert followed.stage.state().phase == "drain"
+        away.rename(folder)
+        until(lambda: followed.stage.state().is_over())
+    assert followed.pair() == (0, 0)
+    assert followed.stage.state().phase == "rolled_back"
+
+
+def test_a_publication_whose_answer_was_lost_is_one(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed.ship(0)
+    right: Callable[..., Any] = actions.publish_release
+
+    def lost(*args: Any, **how: Any) -> None:
+        right(*args, **how)
+        raise DualError("the connection broke", where="store")
+
+    monkeypatch.setattr(actions, "publish_release", lost)
+    followed.ship(1)
+    assert followed.pair() == (1, 1)
+    assert followed.stage.state().phase == "promoted"
+
+
+def test_an_api_server_that_is_away_is_said_and_waited_for(followed: Followed, proxy: FaultProxy) -> None:
+    followed.ship(0)
+    followed.ship(1)
+    api = proxy.api(followed.stage.api.namespace, patience=0.2)
+    with going_on(make_follower(followed.store, api, followed.said.append)):
+        until(lambda: bool(proxy.watching))
+        proxy.fault = lambda _: "dropped"
+        proxy.cut_watches()
+        until(lambda: any("the API server could not GET it for 0.2 s" in line for line in followed.said))
+        followed.ask("undo")
+        proxy.fault = lambda _: ""
+        until(lambda: followed.pair() == (0, 0))
+        until(lambda: followed.stage.state().is_over())
+
+
+def test_an_api_server_that_was_away_for_everybody_makes_nobody_dead(followed: Followed, proxy: FaultProxy) -> None:
+    followed.ship(0)
+    machine = followed.stand(1, "validate_preview")
+    with machine.presence.shown():
+        follower = make_follower(followed.store, proxy.api(followed.stage.api.namespace, patience=0.2), followed.said.append, resync=0.2)
+        with going_on(follower):
+            until(lambda: follower._vigil.moved)
+            proxy.fault = lambda _: "dropped"
+            proxy.cut_watches()
+            # The other one can't renew in this time either.
+            with machine.presence._lock:
+                until(lambda: any("could not GET" in line for line in followed.said))
+                threading.Event().wait(ALIVE_WITHIN)
+                looked = len(proxy.calls)
+                proxy.fault = lambda _: ""
+                until(lambda: any(not call.is_watch() and call.number > looked for call in proxy.calls))
+            threading.Event().wait(ALIVE_WITHIN)
+        assert writes(proxy) == []
+    assert followed.stage.state().run_id == "gone"
+
+
+def test_the_way_of_a_person_outside_stays_noted(followed: Followed) -> None:
+    from serving.rollout.cluster import whereabouts
+
+    followed.ship(0)
+    outside = followed.settings().model_copy(update={"context": "laptop", "access": "proxy"})
+    whereabouts.note(followed.store, followed.releases[1], "classifier", followed.stage.api.namespace, outside)
+    with shown(followed, 1, "post_analysis"):
+        pass
+    followed.follow()
+    found = whereabouts.recall(followed.store, followed.releases[1])
+    assert found is not None
+    assert (found.context, found.access) == ("laptop", "proxy")

@@ -6,7 +6,7 @@ from contextlib import suppress
 from components.core.channel import read_channel
 from components.core.errors import ConflictError, DualError, RolloutError, StaleError, UsageError
 from components.core.stores import Store
-from components.publish_mobile.publication import publish_release, undo_publication
+from components.publish_mobile.publication import check_signing, publish_release, undo_publication
 from serving.rollout.cluster import whereabouts
 from serving.rollout.cluster.announce import Announcer
 from serving.rollout.cluster.api import Api, pointer
@@ -44,6 +44,7 @@ def roll_out(store: Store, release: str, name: str, settings: ClusterSettings, *
 
 def ship(store: Store, release: str, name: str, settings: ClusterSettings, *, run_id: str, say: Say) -> ClusterRollout:
     """Roll a release out, publish its pair, and wait until the old pods are gone. If the publication fails, the cloud half goes back."""
+    check_signing(store, change=False)
     with open_site(store, release, name, settings, say) as (site, plan):
         machine = begin(site, release, release_digest(store, release), plan, run_id=run_id)
         return _complete(store, machine, settings)
@@ -146,6 +147,7 @@ def undo(
     if channel is None or not channel[0].previous:
         what = "there is no release before the promoted one" if channel else "nothing was published yet"
         raise UsageError(f"{what}: nothing to go back to", where=store.uri, fix="See: dual release list")
+    check_signing(store, change=True)
     previous = channel[0].previous
     with open_site(store, previous, name, settings, say, api=api) as (site, plan):
         machine = begin(site, previous, release_digest(store, previous), plan, run_id=run_id, kind="undo", asked=asked)
@@ -226,8 +228,11 @@ def _complete(store: Store, machine: Machine, settings: ClusterSettings, reason:
     with machine.presence.shown():
         state = machine.run()
         if not state.is_over():
+            # Nothing is written to a folder from which the store was unmounted.
+            published = StoreChannel(store, state.sequence).release() == state.candidate.release
             whereabouts.note(store, state.candidate.release, machine.names.name, machine.names.namespace, settings)
-            _publish(store, machine, reason)
+            if not published:
+                _publish(store, machine, reason)
             state = _drained(store, machine, settings)
     return state
 
@@ -272,8 +277,6 @@ def _keep_whole(store: Store, release: str, state: ClusterRollout | None) -> Non
 
 def _publish(store: Store, machine: Machine, reason: str) -> None:
     state = machine.state
-    if StoreChannel(store).release() == state.candidate.release:
-        return
     try:
         if state.kind == "undo":
             _undo_publication(store, state.candidate.release, reason or "undo was asked for")
