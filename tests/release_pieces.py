@@ -62,6 +62,10 @@ class GoldenImage:
     image: bytes
     label: str
     probabilities: list[float]
+    pixels: bytes = b""
+    """PNG of the mobile model's input."""
+    mobile: list[int] | None = None
+    """The mobile model's uint8 answer."""
 
 
 A_PICTURE = GoldenImage("00-roses.jpg", b"a picture", "roses", [0.1, 0.8, 0.1])
@@ -112,6 +116,7 @@ def _golden(folder: Path, images: Sequence[GoldenImage]) -> None:
         (folder / each.file).write_bytes(each.image)
     entries = [
         {"file": i.file, "label": i.label, "cloud": {"label": i.label, "probabilities": [float(p) for p in i.probabilities]}}
+        | _mobile_answer(folder, i)
         for i in images
     ]
     head = {
@@ -120,6 +125,15 @@ def _golden(folder: Path, images: Sequence[GoldenImage]) -> None:
         "tolerances": {"cloud": 0.001, "mobile": 2},
     }
     _write(folder / "golden.json", head | {"images": entries})
+
+
+def _mobile_answer(folder: Path, image: GoldenImage) -> dict[str, Any]:
+    if image.mobile is None:
+        return {}
+    name = image.file.replace(".jpg", ".png")
+    (folder / name).write_bytes(image.pixels)
+    label = LABELS[image.mobile.index(max(image.mobile))]
+    return {"pixels": name, "mobile": {"label": label, "probabilities": image.mobile}}
 
 
 def _evaluation(model: str, accuracy: float) -> dict[str, Any]:

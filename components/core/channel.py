@@ -75,7 +75,7 @@ class MobilePointer(BlobPointer):
     contract: MobileContract
     labels: list[str]
     labels_digest: str
-    minimum_runtime: str = Field("", pattern=r"^(\d+\.\d+\.\d+)?$")
+    minimum_runtime: str = Field(default="", pattern=r"^(\d+\.\d+\.\d+)?$")
     """The TFLite version (what `TfLiteVersion()` returns) that all its operations need, as the converter wrote it; empty: not known."""
     selftest: BlobPointer | None = None
     """A few pictures with the answers that this model must give ("dual.selftest/v1"); None: there are none."""

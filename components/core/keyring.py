@@ -23,9 +23,9 @@ class PublicKey(BaseModel):
     algorithm: Literal["ed25519"] = "ed25519"
     public_key: str
     """Base64 (RFC 4648 section 4) of the 32 raw bytes."""
-    created: str = Field("", pattern=_MOMENT)
+    created: str = Field(default="", pattern=_MOMENT)
     """UTC, ISO 8601."""
-    not_after: str = Field("", pattern=_MOMENT)
+    not_after: str = Field(default="", pattern=_MOMENT)
     """UTC, ISO 8601: from then on publishers no longer sign with it; empty: no end. Devices, whose clocks may be wrong, ignore it."""
     name: str = ""
 

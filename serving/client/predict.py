@@ -1,27 +1,40 @@
-"""Ask the promoted pair: the cloud model, the mobile model, or both layered by the release's policy."""
+"""Ask the promoted pair from a machine that can reach the store: the cloud model, the mobile model, or both layered as on a device.
 
+The mobile model comes the way that devices get it (`serving.client.device`): its channel verified with a keyring, the files checked, the
+golden answers compared; what was there before answers while the store can't be reached.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from platformdirs import user_cache_path
 
-from components.core.errors import DataError, UsageError
-from components.core.release import Release, fetch_release, read_baseline
-from components.core.stores import open_store
+from components.core.channel import channel_name
+from components.core.digest import sha256_bytes
+from components.core.errors import DataError, UntrustedError, UpdateError, UsageError
+from components.core.keyring import Keyring
+from components.core.release import fetch_release, read_baseline
+from components.core.stores import Store, open_store
+from serving.client.cloud import Cloud, CloudAnswer, CloudService
+from serving.client.device import Device
+from serving.client.layered import TIMEOUT, LayeredModel
+from serving.client.trust import Trust
 
 _MAX_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The predicted label, its score in [0, 1], and which model gave it."""
+    """The predicted label, its score in [0, 1], which model gave it, and why that one."""
 
     label: str
     score: float
     model: Literal["cloud", "mobile"]
+    why: str
+    release: str
 
 
 class Predictor(Protocol):
@@ -32,96 +45,143 @@ class Predictor(Protocol):
         ...
 
 
-class CloudPredictor:
-    """The SavedModel by its serving signature, in this process."""
+@dataclass(frozen=True)
+class Ways:
+    """How the pair is reached."""
 
-    def __init__(self, folder: Path) -> None:
-        """Use the SavedModel in `folder`; it is loaded on the first question."""
+    keyring: Keyring
+    """Whose signatures on the channel count."""
+    unsigned: bool = False
+    """Accept a channel that nobody signed."""
+    server: str = ""
+    """Ask the cloud model of this server (`http://host:port`) instead of loading it into this process."""
+    name: str = "classifier"
+    """The model's name on that server."""
+    timeout: float = TIMEOUT
+    """Seconds that the server is given for an answer."""
+    cache: Path | None = None
+    """Where files are kept; default: the user's cache."""
+    warn: Callable[[str], None] = lambda _: None
+
+    def folder(self) -> Path:
+        """Where files are kept."""
+        return self.cache or user_cache_path("dual-deploy")
+
+
+class SavedModelCloud:
+    """The SavedModel by its serving signature, in this process; it is loaded on the first question."""
+
+    def __init__(self, folder: Callable[[], Path]) -> None:
+        """`folder` fetches the SavedModel when it is needed, and says where it is."""
         self._folder = folder
 
     @cached_property
     def _signature(self) -> Any:
         import tensorflow as tf
 
-        self._model: Any = tf.saved_model.load(str(self._folder))  # kept: the signature only borrows its variables
+        self._model: Any = tf.saved_model.load(str(self._folder()))  # kept: the signature only borrows its variables
         return self._model.signatures["serving_default"]
 
-    def predict(self, image: Path) -> Answer:
-        """Decoding, resizing and class names are in the graph."""
+    def ask(self, image: bytes, timeout: float) -> CloudAnswer:
+        """Decoding, resizing and class names are in the graph; there is no network to wait for. `DataError` if it is no image."""
         import tensorflow as tf
 
-        data = read_image(image)
+        del timeout
         try:
-            outputs = self._signature(image_bytes=tf.constant([data]))
+            outputs = self._signature(image_bytes=tf.constant([image]))
         except tf.errors.InvalidArgumentError:
-            raise _not_an_image(image) from None
-        return Answer(outputs["label"].numpy()[0].decode(), float(outputs["score"].numpy()[0]), "cloud")
+            raise DataError("is not a readable JPEG or PNG image", where="image", fix="Convert it, or leave it out") from None
+        return CloudAnswer(outputs["label"].numpy()[0].decode(), float(outputs["score"].numpy()[0]))
 
 
-class MobilePredictor:
-    """The int8 .tflite by the LiteRT interpreter, on pixels made by the preprocessing contract."""
+class CloudPredictor:
+    """The cloud model alone."""
 
-    def __init__(self, path: Path, release: Release) -> None:
-        """Use the .tflite at `path`; it is loaded on the first question."""
-        self._path, self._release = path, release
-
-    @cached_property
-    def _classifier(self) -> Any:
-        from components.quantize_mobile.interpreter import Classifier
-
-        return Classifier(self._path)
+    def __init__(self, cloud: Cloud, release: str, timeout: float) -> None:
+        """Ask `cloud`, which serves `release`."""
+        self._cloud, self._release, self._timeout = cloud, release, timeout
 
     def predict(self, image: Path) -> Answer:
-        """Decode and resize as a phone must, then classify."""
-        import tensorflow as tf
-
-        from components.training.transform import decode_and_resize
-
-        try:
-            pixels = decode_and_resize(read_image(image), self._release.preprocessing.mobile).numpy()
-        except tf.errors.InvalidArgumentError:
-            raise _not_an_image(image) from None
-        probabilities = self._classifier.predict(pixels)[0]
-        best = int(np.argmax(probabilities))
-        return Answer(self._release.labels[best], float(probabilities[best]), "mobile")
+        """The cloud's answer; `CloudError` if a server gives none."""
+        found = self._cloud.ask(read_image(image), self._timeout)
+        return Answer(found.label, found.score, "cloud", "it was asked for", self._release)
 
 
-class LayeredPredictor:
-    """The phone answers when it is sure enough, else the cloud does (policy of the release)."""
+class DevicePredictor:
+    """A device's model, with the cloud behind it or not to be asked."""
 
-    def __init__(self, mobile: Predictor, cloud: Predictor, release: Release) -> None:
-        """Combine both by the release's policy."""
-        from components.core.policy import LayeredPolicy
-
-        self._mobile, self._cloud = mobile, cloud
-        self._policy = LayeredPolicy.model_validate(release.policy)
+    def __init__(self, model: LayeredModel, ask: bool | None) -> None:
+        """`ask` False: the mobile model alone; None: as the policy says."""
+        self._model, self._ask = model, ask
 
     def predict(self, image: Path) -> Answer:
-        """The mobile model's answer, or the cloud model's if the policy says to ask."""
-        answer = self._mobile.predict(image)
-        return answer if self._policy.decide(answer.score) == "mobile" else self._cloud.predict(image)
+        """The decision of the layered policy, or the mobile model's answer."""
+        decision = self._model.classify(read_image(image), ask=self._ask)
+        why = "it was asked for" if self._ask is False else decision.why
+        return Answer(decision.label, decision.score, decision.model, why, decision.release)
 
 
-def open_predictor(store_uri: str, model: str, cache: Path | None = None) -> Predictor:
-    """A predictor over the store's promoted release, fetched and checked file by file into the user's cache.
+def open_predictor(store_uri: str, model: str, ways: Ways) -> Predictor:
+    """A predictor over the store's promoted pair, fetched and checked file by file into the user's cache.
 
-    `model` is cloud, mobile or layered. Raises `UsageError` if nothing is promoted, `DataError` if a digest differs.
+    `model` is cloud, mobile or layered. Raises `UsageError` if nothing is promoted, an `UpdateError` if the mobile model can't be taken and
+    none is here from before, `DataError` if a digest differs.
     """
     store = open_store(store_uri)
+    if model == "cloud":
+        return _cloud_predictor(store, ways)
+    installed = _up_to_date(store, ways).open()
+    cloud = None if model == "mobile" else _cloud(store, installed.installed.release, ways)
+    return DevicePredictor(LayeredModel(installed, cloud, ways.timeout), False if model == "mobile" else None)
+
+
+def _cloud_predictor(store: Store, ways: Ways) -> Predictor:
     release = read_baseline(store)
     if release is None:
-        raise UsageError("nothing is promoted yet", where=store_uri, fix="Ship a release with: dual run --data SOURCE --store STORE")
-    folder = (cache or user_cache_path("dual-deploy")) / "releases" / release.id
-    fetch_release(store, release.id, folder)
-    cloud = CloudPredictor(folder / release.models.cloud.path)
-    mobile = MobilePredictor(folder / release.models.mobile.path / "model.tflite", release)
-    if model == "layered":
-        return LayeredPredictor(mobile, cloud, release)
-    return cloud if model == "cloud" else mobile
+        raise _nothing_promoted(store)
+    return CloudPredictor(_cloud(store, release.id, ways), release.id, ways.timeout)
+
+
+def _cloud(store: Store, release_id: str, ways: Ways) -> Cloud:
+    if ways.server:
+        return CloudService(ways.server, ways.name)
+
+    def fetch() -> Path:
+        folder = ways.folder() / "releases" / release_id
+        release = fetch_release(store, release_id, folder)
+        return folder / release.models.cloud.path
+
+    return SavedModelCloud(fetch)
+
+
+def _up_to_date(store: Store, ways: Ways) -> Device:
+    # A machine of ours is no sample of anybody's devices: it takes the candidate, whatever the percentage.
+    folder = ways.folder() / "devices" / sha256_bytes(store.uri.encode())[:16]
+    device = Device(folder, store, Trust(ways.keyring, unsigned=ways.unsigned), tester=True)
+    try:
+        device.update()
+    except UpdateError as error:
+        if device.state().current is None:
+            raise _first_time(error, store) from None
+        ways.warn(f"{error} Answering with the release of before.")
+    return device
+
+
+def _first_time(error: UpdateError, store: Store) -> Exception:
+    if "nothing is published" in error.what:
+        return _nothing_promoted(store)
+    if isinstance(error, UntrustedError):
+        fix = "Give the publisher's public keyring with --keys (dual keys list --json), or accept it unverified with --unsigned"
+        return UntrustedError(error.what, where=f"{store.uri}/{channel_name()}", fix=fix)
+    return error
+
+
+def _nothing_promoted(store: Store) -> UsageError:
+    return UsageError("nothing is promoted yet", where=store.uri, fix="Ship a release with: dual run --data SOURCE --store STORE")
 
 
 def read_image(path: Path) -> bytes:
-    """The file's bytes, sizes and format checked before anything decodes them; `DataError` names the file."""
+    """The file's bytes, size and format checked before anything decodes them; `DataError` names the file."""
     from io import BytesIO
 
     from PIL import Image, UnidentifiedImageError
@@ -136,9 +196,5 @@ def read_image(path: Path) -> bytes:
         with Image.open(BytesIO(data), formats=("JPEG", "PNG")) as image:
             image.verify()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
-        raise _not_an_image(path) from None
+        raise DataError("is not a readable JPEG or PNG image", where=str(path), fix="Convert it, or leave it out") from None
     return data
-
-
-def _not_an_image(path: Path) -> DataError:
-    return DataError("is not a readable JPEG or PNG image", where=str(path), fix="Convert it, or leave it out")

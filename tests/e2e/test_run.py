@@ -98,7 +98,7 @@ def test_predict_answers_one_json_object_a_line(shipped: Shipped, model: str) ->
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.returncode == 0, result.stderr
     assert [row["image"] for row in rows] == images
-    assert all(set(row) == {"image", "label", "score", "model"} and 0 < row["score"] <= 1 for row in rows)
+    assert all(set(row) == {"image", "label", "score", "model", "why", "release"} and 0 < row["score"] <= 1 for row in rows)
     assert {row["model"] for row in rows} <= ({model} if model != "layered" else {"cloud", "mobile"})
 
 

@@ -152,6 +152,36 @@ def publish_until_won_job(store: LocalStore, arguments: Sequence[str]) -> object
     return _until_won(store, arguments[0])
 
 
+def update_device_job(store: LocalStore, arguments: Sequence[str]) -> object:
+    """A device's update, killed before or after the given one of its flushes and renames (0: not at all)."""
+    from components.core.keyring import read_keyring
+    from serving.client.device import Device
+    from serving.client.trust import Trust
+
+    folder, keyring, number, moment = arguments
+    _die_at(int(number), moment)
+    return Device(Path(folder), store, Trust(read_keyring(Path(keyring)))).update()
+
+
+def _die_at(number: int, moment: str) -> None:
+    count = 0
+
+    def deadly(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number and moment == "before":
+                _die()
+            result = real(*arguments)
+            if count == number:
+                _die()
+            return result
+
+        return call
+
+    os.fsync, os.replace = deadly(os.fsync), deadly(os.replace)
+
+
 def _until_won(store: LocalStore, release: str) -> None:
     while True:
         try:

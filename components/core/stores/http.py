@@ -17,6 +17,7 @@ from components.core.digest import sha256_bytes
 from components.core.download import Patience, plain_url
 from components.core.errors import DualError, MissingObjectError, UsageError
 from components.core.stores.base import Object, Store, join, too_large
+from components.core.stores.headers import is_immutable
 
 _LARGEST_IN_MEMORY = 256 << 20
 _REDIRECTS = 5
@@ -111,9 +112,10 @@ class HttpStore(Store):
     @contextmanager
     def _answer(self, method: str, name: str, headers: dict[str, str] | None = None) -> Iterator[httpx.Response]:
         """The server's answer, its body unread; what it or the network refuses, in our own errors."""
-        address = f"{self._base}/{quote(join(name))}"
+        # A copy of unknown age in some cache on the way is as good as a blob, and as bad as an old channel.
+        asked = (headers or {}) if is_immutable(name) else {"Cache-Control": "no-cache", **(headers or {})}
         try:
-            with self._client.stream(method, address, headers=headers) as answer:
+            with self._client.stream(method, self._address(name), headers=asked) as answer:
                 self._require_success(answer, name)
                 yield answer
         except httpx.TooManyRedirects:
@@ -132,6 +134,9 @@ class HttpStore(Store):
             raise MissingObjectError(f"no such object ({status})", where=self._where(name), fix="Check the store's address and the name")
         if not answer.is_success:
             raise DualError(f"the server refuses ({status})", where=self._where(name), fix="Check the address and who may read there")
+
+    def _address(self, name: str) -> str:
+        return f"{self._base}/{quote(join(name))}"
 
     def _where(self, name: str) -> str:
         return f"{self.uri}/{name}"
