@@ -116,8 +116,8 @@ class Kubeflow:
         for key, value in site.annotations.items():
             pod.add_pod_annotation(task, key, value)
         if site.run_as_user is not None or site.run_as_group is not None:
-            non_root = True if site.run_as_user is not None else None
-            pod.set_security_context(task, site.run_as_user, site.run_as_group, run_as_non_root=non_root)
+            # A number is visibly not root; runAsNonRoot is younger than these two, and a driver refuses fields that it does not know.
+            pod.set_security_context(task, site.run_as_user, site.run_as_group)
         if site.image_pull_secrets:
             pod.set_image_pull_secrets(task, list(site.image_pull_secrets))
         if site.image_pull_policy:

@@ -151,7 +151,7 @@ class KubeflowSite(Section):
         default=172_800, ge=0, description="Seconds after which the whole run is ended, also one whose pods never start; 0: never."
     )
     keep_workflow: int | None = Field(
-        default=None, ge=0, description="Seconds that the run's Workflow is kept after its end; null: as KFP is installed."
+        default=None, ge=1, description="Seconds that the run's Workflow is kept after its end; null: as KFP is installed."
     )
     steps: dict[Step, StepNeeds] = Field(default={}, description="What single steps ask for, by the step's name.")
 

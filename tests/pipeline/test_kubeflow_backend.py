@@ -74,7 +74,8 @@ def test_accelerators_and_nodes_are_chosen_for_one_run(tmp_path: Path) -> None:
 
 
 def test_the_sites_accelerators_are_what_a_run_gets_that_says_nothing(tmp_path: Path) -> None:
-    site: dict[str, Any] = {"accelerators": {"count": 1, "type": "amd.com/gpu", "node_selector": {"gpu": "mi300"}}, "spot": {"enabled": True}}
+    accelerators = {"count": 1, "type": "amd.com/gpu", "node_selector": {"gpu": "mi300"}}
+    site: dict[str, Any] = {"accelerators": accelerators, "spot": {"enabled": True}}
     pod = planned(tmp_path, **site).pods["train-cloud"]
     assert pod["resources"]["limits"]["amd.com/gpu"] == "1"
     assert pod["nodeSelector"] == {"gpu": "mi300", "cloud.google.com/gke-spot": "true"}
