@@ -22,10 +22,10 @@ def check_kfp(visit: Visit) -> list[Finding]:
     try:
         # The first thing that needs rights: health is told to everybody.
         with silent():
-            answer = connected.kfp.list_pipelines(page_size=1, namespace=connected.namespace or None)
+            answer = connected.kfp.list_runs(page_size=1, namespace=connected.namespace or None)
         mode = f"multi-user, namespace {connected.namespace}" if connected.namespace else "single-user"
-        pipelines = getattr(answer, "total_size", None) or 0
-        return [ok("kfp", f"{connected.host} answers, {mode}, as {connected.credentials.name}; {pipelines} pipelines")]
+        runs = getattr(answer, "total_size", None) or 0
+        return [ok("kfp", f"{connected.host} answers, {mode}, as {connected.credentials.name}; {runs} runs")]
     finally:
         connected.close()
 
