@@ -29,21 +29,22 @@ class Forward:
     _listener: Any = None
     _target: tuple[str, int] | None = None
     _lock: Any = field(default_factory=threading.Lock)
+    _open: list[Any] = field(default_factory=list)
+    """Both ends of every connection."""
 
     def open(self) -> str:
-        """Start to listen; returns the address. `UsageError` or `ClusterError` if no pod can be found to forward to."""
+        """Start to listen; returns the address. `UsageError` or `ClusterError` if no pod can be found, or forwarded to."""
         self._target = self._find()
+        # Once now, where a refusal can still be said in words.
+        _end(self._connect())
         self._listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True, name="port-forward").start()
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def close(self) -> None:
-        """Stop listening; connections that are open end with their clients."""
-        if self._listener is not None:
-            # Closing alone does not wake a thread that waits in accept().
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
+        """Stop listening and end every connection."""
+        for each in [self._listener, *self._open] if self._listener else []:
+            _end(each)
 
     def _find(self) -> tuple[str, int]:
         spec = self.cluster.service(self.namespace, self.service)["spec"]
@@ -69,6 +70,7 @@ class Forward:
             # The client sees a closed connection, as it would from kubectl.
             near.close()
             return
+        self._open += [near, far]
         back = threading.Thread(target=_pump, args=(far.recv, near.sendall, near), daemon=True, name="port-forward answer")
         back.start()
         _pump(near.recv, far.sendall, far)
@@ -102,6 +104,13 @@ def _pump(receive: Callable[[int], bytes], send: Callable[[bytes], None], end: A
     with contextlib.suppress(OSError):
         while piece := receive(_PIECE):
             send(piece)
+    _end(end)
+
+
+def _end(end: Any) -> None:
+    """Close a socket, also for a thread that waits for it: closing alone would leave that waiting, and the other side too."""
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
     with contextlib.suppress(OSError):
         end.close()
 
