@@ -1,6 +1,7 @@
 """dual compile as a person types it."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from pipelines import compile as compiling
 from pipelines.cli import cli
+from tests.conftest import ROOT
 
 
 def _dual(*arguments: str) -> Result:
@@ -21,8 +23,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _build(folder: Path) -> None:
-    images = [{"imageName": name, "tag": f"r/{name}:v1@sha256:{'0' * 64}"} for name in ("dual-trainer", "dual-deployer")]
+def _build(folder: Path, *more: str) -> None:
+    names = ("dual-trainer", "dual-deployer", *more)
+    images = [{"imageName": name, "tag": f"r/{name}:v1@sha256:{'0' * 64}"} for name in names]
     (folder / "build.json").write_text(json.dumps({"builds": images}))
 
 
@@ -76,6 +79,26 @@ def test_wrong_use_says_what_where_and_exits_2(arguments: list[str], words: list
     assert all(word in result.output for word in words), result.output
     assert "Traceback" not in result.output
     assert list(here.iterdir()) == []
+
+
+def _documented() -> list[str]:
+    """Every `dual compile` in docs/targets.md, and in the comments of the sites that it names; continued lines joined, comments cut."""
+    pages = [ROOT / "docs" / "targets.md", *sorted((ROOT / "docs" / "sites").glob("*.yaml"))]
+    lines = [line.lstrip("# ").partition("   #")[0].strip() for page in pages for line in page.read_text().splitlines()]
+    return [line for line in lines if line.startswith("dual compile ")]
+
+
+@pytest.mark.parametrize("line", _documented())
+def test_documented_commands_work_as_they_are_written(line: str, here: Path) -> None:
+    _build(here, "dual-trainer-gpu")
+    (here / "docs").symlink_to(ROOT / "docs")
+    result = _dual(*shlex.split(line)[2:])
+    assert result.exit_code == 0, result.output
+    assert "warning" not in result.output
+
+
+def test_there_are_documented_commands() -> None:
+    assert len(_documented()) >= 6
 
 
 def test_check_is_quiet_while_the_copies_are_current() -> None:

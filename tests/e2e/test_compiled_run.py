@@ -58,8 +58,8 @@ def test_the_run_ships_a_pair_that_verifies(site: Site, shipped: tuple[Run, Stor
     from components.publish_mobile.verify import verify_store
 
     run, story = shipped
-    failed = {step: run.logs.get(step, "")[-3000:] for step, state in run.states.items() if state == "FAILED"}
-    assert set(run.states.values()) == {"SUCCEEDED"}, failed
+    failed = [f"{step}:\n{run.logs.get(step, '')[-4000:]}" for step, state in run.states.items() if state == "FAILED"]
+    assert set(run.states.values()) == {"SUCCEEDED"}, "\n".join(failed)
     assert (story.outcome, story.why) == ("SHIPPED", [])
     assert story.release == run.outputs["assemble-release"]["Output"]
     assert verify_store(site.store) == []
