@@ -37,8 +37,9 @@ bench: $(STAMP) ## Run the benchmarks; DATA=folder and WEIGHTS=file.h5 add train
 	  run training --data "$(DATA)" --weights "$(WEIGHTS)"; run int8 --data "$(DATA)" --weights "$(WEIGHTS)"; \
 	else echo "training and int8 left out: they need make bench DATA=folder WEIGHTS=file.h5"; fi; exit $$failed
 
-docs: $(STAMP) ## Write the generated parts of docs/
+docs: $(STAMP) ## Write what is generated: parts of docs/, and the compiled pipelines
 	@$(PYTHON_IN) -m pipelines.docs
+	@.venv/bin/dual compile --golden
 
 clean: ## Remove caches and build outputs; the environment, stores and downloads stay
 	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis
