@@ -23,10 +23,12 @@ def show(api: Any, names: Any, state: Any, store: str) -> None:
 
 
 def _facts(api: Any, names: Any, state: Any) -> list[str]:
+    from serving.rollout.cluster.holding import holdings_of
     from serving.rollout.cluster.names import REVISION, query
     from serving.rollout.cluster.objects import live_of
 
-    live = live_of(api.get("Service", names.service))
+    service = api.get("Service", names.service)
+    live, holdings = live_of(service), holdings_of(service)
     whom = "every revision" if live.shared else live.stable or "nobody"
     lines = [
         f"live traffic  {whom}; weight of the candidate {state.achieved:.1f} % (asked {state.asked:g} %)",
@@ -37,7 +39,14 @@ def _facts(api: Any, names: Any, state: Any) -> list[str]:
         if revision and each["metadata"]["name"] != names.template:
             ready = (each.get("status") or {}).get("readyReplicas", 0)
             lines.append(f"pods          {revision}: {ready} of {each['spec'].get('replicas', 0)} ready")
+            if revision in holdings:
+                lines.append(f"holds         {_holds(holdings[revision])}")
     return lines
+
+
+def _holds(holding: Any) -> str:
+    labels = {holding.stable: "stable", holding.canary: "canary"}
+    return ", ".join(f"{release} ({labels.get(release, 'no label')})" for release in holding.versions().values())
 
 
 def _checks(state: Any) -> list[str]:

@@ -40,8 +40,10 @@ class Model:
     files: Files
 
 
-def stage(order: Order, say: Say, patience: Patience) -> Path:
+def stage(order: Order, say: Say, patience: Patience, *, beside: bool = False) -> Path:
     """Put the cloud model at `<model_dir>/<version>/` and return that folder; one that is there already is kept.
+
+    With `beside` the folder may hold other versions.
 
     What may be over at the next try (no network yet, no credentials yet, a service in trouble) is tried again. Raises `DataError` for a
     missing, damaged or other release, `UsageError` for an address that is no store or a model folder that holds another version,
@@ -52,7 +54,7 @@ def stage(order: Order, say: Say, patience: Patience) -> Path:
     model = _patiently(lambda: find_model(store, order), say, patience)
     target, size = order.model_dir / str(model.version), sum(file.size for file in model.files.values())
     say(f"{model.manifest} is whole: version {model.version}, {len(model.files)} files, {size / 1e6:.1f} MB")
-    with _disk(order.model_dir), _alone(order.model_dir, target.name):
+    with _disk(order.model_dir), _alone(order.model_dir, target.name, beside=beside):
         if target.is_dir():
             say(f"{target} is there already")
             return target
@@ -120,8 +122,8 @@ def _patiently(attempt: Callable[[], Result], say: Say, patience: Patience) -> R
 
 
 @contextmanager
-def _alone(model_dir: Path, version: str) -> Iterator[None]:
-    """The model folder for one fetcher, rid of what a killed one left; `UsageError` if it holds another version."""
+def _alone(model_dir: Path, version: str, *, beside: bool) -> Iterator[None]:
+    """The model folder for one fetcher, rid of what a killed one left; `UsageError` if it holds another version, unless it may."""
     model_dir.mkdir(parents=True, exist_ok=True)
     handle = os.open(model_dir, os.O_RDONLY)
     try:
@@ -129,7 +131,8 @@ def _alone(model_dir: Path, version: str) -> Iterator[None]:
         for leftover in model_dir.glob(f".{version}.*"):
             shutil.rmtree(leftover)
         # TF Serving would load the highest number, whatever this pod was made for.
-        if others := sorted(path.name for path in model_dir.iterdir() if path.name.isdigit() and path.name != version):
+        others = sorted(path.name for path in model_dir.iterdir() if path.name.isdigit() and path.name != version)
+        if others and not beside:
             fix = "Give every pod an empty folder of its own (emptyDir): it serves one version"
             raise UsageError(f"holds version {', '.join(others)} as well", where=str(model_dir), fix=fix)
         yield

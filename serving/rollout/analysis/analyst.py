@@ -93,11 +93,11 @@ class Analyst:
 
     def _observe(self, pool: ThreadPoolExecutor, candidate: Pods, stable: Pods) -> tuple[Observed, Observed]:
         # A window of no length would see nothing; that of a pod which is known already is open since the last round.
-        list(pool.map(self._begin, [*candidate.items(), *stable.items()]))
+        list(pool.map(self._begin, [*_alone(candidate), *_alone(stable)]))
         smoke, beside = self._smoke(candidate, stable)
         ours, theirs = self._observed(candidate, smoke), self._observed(stable, beside)
         for pods, seen in ((candidate, ours), (stable, theirs)):
-            windows = list(pool.map(self._window, pods.items()))
+            windows = list(pool.map(self._window, _alone(pods)))
             seen.windows = [each for each in windows if isinstance(each, Window)]
             seen.unscraped = [each for each in windows if isinstance(each, DualError)]
         return ours, theirs
@@ -124,7 +124,7 @@ class Analyst:
 
     def _observed(self, pods: Pods, smoke: SmokeTraffic) -> Observed:
         labelled = labelled_traffic(pods, self._labelled, concurrency=self._settings.smoke.concurrency)
-        return Observed(pods=len(pods), smoke=smoke, labelled=labelled)
+        return Observed(pods=len(pods), shared=any(target.shared for target in pods), smoke=smoke, labelled=labelled)
 
     def _ask_outside(
         self, pool: ThreadPoolExecutor, candidate: Sequence[PodTarget], stable: Sequence[PodTarget], at: str
@@ -133,6 +133,11 @@ class Analyst:
         asked = pool.map(lambda metric: measure_prometheus(metric, ours, theirs, at=at), self._settings.prometheus)
         called = pool.map(lambda metric: measure_webhook(metric, ours, theirs, at=at), self._settings.webhooks)
         return [*asked, *called]
+
+
+def _alone(pods: Pods) -> list[tuple[PodTarget, PodAccess]]:
+    """The pods whose counters are one version's."""
+    return [(target, access) for target, access in pods.items() if not target.shared]
 
 
 def _labelled_images(settings: AnalysisSettings, labelled: Iterable[LabelledImage]) -> list[LabelledImage]:

@@ -21,6 +21,8 @@ class Observed:
     """One revision in one round."""
 
     pods: int = 0
+    shared: bool = False
+    """Whether its servers answer for the other version too: their counters are both versions' together, so what was sent here has to do."""
     windows: list[Window] = field(default_factory=list)
     unscraped: list[DualError] = field(default_factory=list)
     """Why a pod's counters could not be had."""
@@ -47,11 +49,22 @@ class Observed:
         rates = [rate for rate in (self.window().error_rate(), self.smoke.error_rate()) if math.isfinite(rate)]
         return max(rates, default=math.nan)
 
+    def latency_ms(self, quantile: float) -> float:
+        """A quantile of the latency of answered requests in milliseconds, as the servers measured it, or as it was seen from here where
+        they can't tell; NaN without any.
+        """
+        return self.smoke.latency(quantile) if self.shared else self.window().latency_ms(quantile)
+
+    def answered(self) -> float:
+        """The requests that the latency rests on."""
+        return float(len(self.smoke.samples)) if self.shared else self.window().buckets.get(math.inf, 0.0)
+
     def explained(self) -> str:
         """Of how many requests the error rate is a share, and what failed."""
         window, smoke = self.window(), self.smoke
         statuses = "".join(f", {n:.0f} {status}" for status, n in sorted(window.errors().items()))
-        parts = [f"{window.total():.0f} requests counted by {len(self.windows)} pods{statuses}"]
+        counted = f"{window.total():.0f} requests counted by {len(self.windows)} pods{statuses}"
+        parts = [f"{smoke.sent} requests sent to this version" if self.shared else counted]
         if smoke.errors:
             parts.append(f"{len(smoke.errors)} of {smoke.sent} smoke requests failed, first {smoke.errors[0]}")
         if window.restarted:
@@ -97,25 +110,25 @@ class Round:
         return self._judged_latency("latency_p99_ms", self.settings.latency_p99_ms.max, "", "")
 
     def _latency_vs_stable(self) -> Measurement:
-        stable_p99 = self.stable.window().latency_ms(0.99)
+        stable_p99 = self.stable.latency_ms(0.99)
         if math.isfinite(stable_p99):
             return self._judged_latency("latency_p99_vs_stable", self.settings.latency_p99_vs_stable.bound(stable_p99), "", "")
         why = "the stable version answered no request in the window" if self.stable.pods else _NO_STABLE
         return self._judged_latency("latency_p99_vs_stable", None, self.stable.unscraped_pods(), why)
 
     def _judged_latency(self, metric: str, high: float | None, problem: str, why: str) -> Measurement:
-        window, no_data = self.candidate.window(), why or self._too_few()
-        answered = window.buckets.get(math.inf, 0.0)
+        seen, no_data = self.candidate, why or self._too_few()
+        answered = seen.answered()
         return judged(
             metric,
-            math.nan if no_data else window.latency_ms(0.99),
+            math.nan if no_data else seen.latency_ms(0.99),
             at=self.at,
             high=high,
             unit=" ms",
-            baseline=self.stable.window().latency_ms(0.99),
+            baseline=self.stable.latency_ms(0.99),
             problem=self.candidate.unscraped_pods() or problem,
             no_data=no_data or "no request was answered",
-            details=f"p50 {window.latency_ms(0.5):.4g} ms, {answered:.0f} answers" if answered else "",
+            details=f"p50 {seen.latency_ms(0.5):.4g} ms, {answered:.0f} answers" if answered else "",
         )
 
     def _too_few(self) -> str:

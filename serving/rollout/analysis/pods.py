@@ -28,6 +28,10 @@ class PodTarget:
     rest_port: int
     grpc_port: int
     revision: str
+    path: str = ""
+    """Which version of the model is meant: `versions/N`, `labels/L`; empty where there is only one."""
+    shared: bool = False
+    """Whether the server answers for another version as well: what it counts says nothing of this one."""
 
     def url(self) -> str:
         """The base URL of its REST interface, without a slash at the end."""
@@ -35,19 +39,28 @@ class PodTarget:
         return f"http://{host}:{self.rest_port}"
 
     def __str__(self) -> str:
-        """`pod NAME at host:port`."""
-        return f"pod {self.name} at {self.url().removeprefix('http://')}"
+        """`pod NAME at host:port`, and the version that is meant."""
+        return f"pod {self.name} at {self.url().removeprefix('http://')}" + (f" ({self.path})" if self.path else "")
 
 
 class UnreachableError(DualError):
     """Nothing listens at the pod's address: it may just have been evicted, which says nothing about the model."""
 
 
+class RefusedError(DualError):
+    """The pod's server answered, and not with what was asked for."""
+
+    def __init__(self, what: str, status: int, *, where: str) -> None:
+        """`status` is the HTTP status of the answer."""
+        super().__init__(what, where=where, fix=_LOG)
+        self.status = status
+
+
 class PodAccess(Protocol):
     """How one pod is asked; may be used from several threads at once."""
 
     def get(self, path: str) -> str:
-        """The text at a path; `UnreachableError` if nothing listens, another `DualError` if there is no 2xx answer."""
+        """The text at a path; `UnreachableError` if nothing listens, `RefusedError` for an answer that is no 2xx, else a `DualError`."""
         ...
 
     def predict(self, image: bytes) -> dict[str, Any]:
@@ -78,7 +91,7 @@ class DirectAccess:
 
     def predict(self, image: bytes) -> dict[str, Any]:
         """The answer to one encoded image, as `PodAccess` says."""
-        path, body = predict_request(self._model, image)
+        path, body = predict_request(self._model, image, self._target.path)
         return read_prediction(self._checked(self._send("POST", path, body)).text, where=str(self._target))
 
     def close(self) -> None:
@@ -104,13 +117,14 @@ class DirectAccess:
 
     def _checked(self, answer: Answer) -> Answer:
         if not answer.ok:
-            raise DualError(answer.quoted(), where=str(self._target), fix=_LOG)
+            raise RefusedError(answer.quoted(), answer.status, where=str(self._target))
         return answer
 
 
-def predict_request(model: str, image: bytes) -> tuple[str, bytes]:
-    """Path and JSON body of the REST request that classifies one encoded image by the only version of a pod."""
-    return f"/v1/models/{model}:predict", json.dumps({"instances": [{"b64": b64encode(image).decode()}]}).encode()
+def predict_request(model: str, image: bytes, version: str = "") -> tuple[str, bytes]:
+    """Path and JSON body of the REST request that classifies one encoded image; `version` is as in `PodTarget.path`."""
+    path = f"/v1/models/{model}" + (f"/{version}" if version else "")
+    return f"{path}:predict", json.dumps({"instances": [{"b64": b64encode(image).decode()}]}).encode()
 
 
 class _Classified(BaseModel):

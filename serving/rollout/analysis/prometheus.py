@@ -49,6 +49,9 @@ def measure_prometheus(metric: PrometheusMetric, candidate: Subject | None, stab
     """One look at a metric; whatever goes wrong is a measurement too (`error`), whose text names the address and the query."""
     if candidate is None:
         return judged(metric.name, None, at=at, no_data="the candidate has no pod")
+    if candidate.shared and metric.names_pods():
+        # Both versions' numbers in one would look like the candidate's.
+        return judged(metric.name, None, at=at, no_data="the pods serve both versions, and their metrics don't tell them apart")
     query = filled(metric.query, candidate)
     try:
         headers = secret_headers(metric.headers)

@@ -4,6 +4,7 @@ Words, meaning and defaults of `interval`, `count`, `initial_delay`, the three l
 (pkg/apis/rollouts/v1alpha1/analysis_types.go, https://argo-rollouts.readthedocs.io/en/stable/features/analysis/).
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Self
@@ -132,6 +133,10 @@ class PrometheusMetric(Bounded):
         description="PromQL that gives one number. $revision, $pods (a regular expression of the pods' names) and $model are filled in; "
         "a query that has $revision or $pods is asked for the stable version too, for comparison.",
     )
+
+    def names_pods(self) -> bool:
+        """Whether the query is about certain pods, and not about the whole."""
+        return re.search(r"\$(\{)?(revision|pods)\b", self.query) is not None
 
     @field_validator("address")
     @classmethod

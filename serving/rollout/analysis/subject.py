@@ -14,6 +14,8 @@ class Subject:
     model: str
     revision: str
     pods: Sequence[str]
+    shared: bool = False
+    """Whether the same pods serve another version too."""
 
     def pattern(self) -> str:
         """A regular expression (RE2, as PromQL has it) that matches exactly the pods' names; nothing if there are none."""
@@ -22,4 +24,4 @@ class Subject:
 
 def subject_of(model: str, pods: Sequence[PodTarget]) -> Subject | None:
     """The revision that the pods serve; None without pods."""
-    return Subject(model, pods[0].revision, [pod.name for pod in pods]) if pods else None
+    return Subject(model, pods[0].revision, [pod.name for pod in pods], any(pod.shared for pod in pods)) if pods else None

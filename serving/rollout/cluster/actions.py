@@ -11,11 +11,12 @@ from serving.rollout.cluster import whereabouts
 from serving.rollout.cluster.announce import Announcer
 from serving.rollout.cluster.api import Api, pointer
 from serving.rollout.cluster.begin import Asked, begin, read_template, take_over
+from serving.rollout.cluster.label_plan import label_rows
 from serving.rollout.cluster.machine import LONGEST_ACTION, Machine, UndoAsked
 from serving.rollout.cluster.names import ACTION, Names
 from serving.rollout.cluster.objects import live_of
 from serving.rollout.cluster.presence import Vigil, is_held
-from serving.rollout.cluster.revision import replicas_of
+from serving.rollout.cluster.revision import replicas_of, revision_of
 from serving.rollout.cluster.settings import ClusterSettings, Plan, Step
 from serving.rollout.cluster.site import StoreChannel, connect_to, open_site, plan_for, release_digest
 from serving.rollout.cluster.state import Book, ClusterRollout, Say
@@ -313,6 +314,9 @@ def preview_plan(name: str, settings: ClusterSettings) -> list[tuple[str, str]]:
     plan = plan_for(api, names, settings)
     routed = plan.strategy == "canary" and api.find_allowed("HTTPRoute", names.route) is not None
     serving = found["spec"].get("replicas", 0) if found else 0
+    if plan.strategy == "labels":
+        within = live.stable == revision_of("", "", template).revision
+        return label_rows(plan, within=within, serving=serving, replicas=replicas_of(template, names))
     return plan_rows(plan, replicas_of(template, names), serving, routed=routed)
 
 

@@ -61,6 +61,15 @@ class UnavailableError(ClusterError):
     """The API server did not answer in all the time that there was: nothing is known, and nothing was given up."""
 
 
+class PodRefusedError(ClusterError):
+    """A pod was asked through the API server, and there was an answer that is no 2xx: the pod's, or the API server's about it."""
+
+    def __init__(self, what: str, status: int, *, where: str, fix: str) -> None:
+        """`status` is the HTTP status of the answer."""
+        super().__init__(what, where=where, fix=fix)
+        self.status = status
+
+
 class ForbiddenError(ClusterError):
     """This identity may not do that."""
 
@@ -184,12 +193,18 @@ class Api:
             return None
 
     def ask_pod(self, pod: str, port: int, path: str, body: Any = None) -> bytes:
-        """What a pod answers at a path, through the API server: a GET, or a POST of JSON. One try: a pod may have gone."""
+        """What a pod answers at a path, through the API server: a GET, or a POST of JSON. One try: a pod may have gone.
+
+        `PodRefusedError` with the status of an answer that stays the same, `ClusterError` if there is none.
+        """
         try:
             return self._send("POST" if body is not None else "GET", "Pod", f"{pod}:{port}/proxy/{path.lstrip('/')}", [], body)
         except (_Passing, _Refused) as error:
             where = f"Pod {self.namespace}/{pod}, port {port}, through the API server"
-            raise ClusterError(f"does not answer /{path.lstrip('/')}: {error}", where=where, fix="See the pod's log") from None
+            what, fix = f"does not answer /{path.lstrip('/')}: {error}", "See the pod's log"
+            if isinstance(error, _Refused):
+                raise PodRefusedError(what, error.status, where=where, fix=fix) from None
+            raise ClusterError(what, where=where, fix=fix) from None
 
     def pod_client(self, pod: str, port: int, timeout: float) -> httpx.Client:
         """A client of a pod's port that goes through the API server, with this identity's credentials; `timeout` in seconds."""

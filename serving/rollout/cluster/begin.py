@@ -5,16 +5,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
-from components.core.errors import ConflictError, UsageError
+from components.core.errors import ConflictError, DataError, UsageError
 from serving.rollout.cluster.api import Api, Json
+from serving.rollout.cluster.holding import Holding, holdings_of
+from serving.rollout.cluster.labels import LabelMachine, only
 from serving.rollout.cluster.machine import Machine
 from serving.rollout.cluster.names import RELEASE, Names, query
 from serving.rollout.cluster.objects import Live, Objects, leads_to_live, live_of, stamp_of
 from serving.rollout.cluster.presence import Presence
-from serving.rollout.cluster.revision import Revision, replicas_of, revision_of
+from serving.rollout.cluster.revision import Revision, is_host, makes_hosts, replicas_of, revision_of
 from serving.rollout.cluster.settings import Plan
 from serving.rollout.cluster.state import Book, ClusterRollout, Phase, Say
-from serving.rollout.cluster.turn import Clock, Judge
+from serving.rollout.cluster.turn import Clock, Judge, Witness
 from serving.rollout.state import stamp
 
 _ATTEMPTS = 5
@@ -48,6 +50,8 @@ class Site:
     heard: Callable[[ClusterRollout], None] = lambda _: None
     """Told of every saved transition; must not raise."""
     clock: Clock = field(default_factory=Clock)
+    held: Witness = lambda _: {}
+    """Asked of the pods of hosts."""
 
 
 def begin(
@@ -84,7 +88,7 @@ def _begin(site: Site, release: str, digest: str, plan: Plan, run_id: str, kind:
     service = site.api.get("Service", site.names.service)
     candidate = _candidate(site, release, digest, template, before if kind == "undo" else None)
     if before is not None and not before.is_over():
-        if before.candidate.revision == candidate.revision and before.kind == kind:
+        if _is_same(before.candidate, candidate) and before.kind == kind:
             return take_over(site, run_id, book, before, template)
         # An undo does not wait for the old pods to go: they are what it goes back to.
         if kind == "rollout" and before.phase == "drain" and site.published.release() == before.candidate.release:
@@ -93,6 +97,8 @@ def _begin(site: Site, release: str, digest: str, plan: Plan, run_id: str, kind:
     if before is not None and before.is_over() and _is_settled(site, service, candidate):
         over = before.model_copy(update={"phase": "promoted", "candidate": candidate})
         return machine_of(site, book, over, template)
+    if kind == "rollout":
+        _require_fit(site, plan, template)
     state = _fresh(site, plan, before, candidate=candidate, service=service, template=template, run_id=run_id, kind=kind)
     book.save(state, clearing=True)
     return _announced(site, book, state, template)
@@ -123,7 +129,8 @@ def machine_of(site: Site, book: Book, state: ClusterRollout, template: Json) ->
     """A machine in that state."""
     objects = Objects(site.api, site.names, book, state.epoch, site.say)
     published = site.published
-    return Machine(
+    hosts = is_host(state.candidate.revision) or (state.stable is not None and is_host(state.stable.revision))
+    return (LabelMachine if hosts else Machine)(
         objects=objects,
         book=book,
         names=site.names,
@@ -135,6 +142,7 @@ def machine_of(site: Site, book: Book, state: ClusterRollout, template: Json) ->
         presence=Presence(site.api, site.names, state, site.say),
         heard=site.heard,
         clock=site.clock,
+        held=site.held,
     )
 
 
@@ -144,9 +152,38 @@ def _announced(site: Site, book: Book, state: ClusterRollout, template: Json) ->
     return machine_of(site, book, state, template)
 
 
+def _is_same(one: Revision, other: Revision) -> bool:
+    """Whether they are the same release in the same pods; the digest may be known to one of them only."""
+    return (one.release, one.revision) == (other.release, other.revision)
+
+
+def _require_fit(site: Site, plan: Plan, template: Json) -> None:
+    """`UsageError` unless the template's pods are what the strategy needs."""
+    if (plan.strategy == "labels") == makes_hosts(template):
+        return
+    where = f"Deployment {site.names.namespace}/{site.names.template}"
+    if plan.strategy == "labels":
+        what, fix = "its pods serve one release for good", "Apply the manifests with the component labels, or choose another strategy"
+    else:
+        what, fix = "its pods hold what the live Service says", "Set strategy: labels, or apply the manifests without the component labels"
+    raise UsageError(f"strategy {plan.strategy} is not for this template: {what}", where=where, fix=fix)
+
+
+def _holding(service: Json, revision: str) -> Holding | None:
+    """What the live Service says that a host holds; None if it is none, or if that was lost."""
+    try:
+        return holdings_of(service).get(revision)
+    except DataError:
+        # Somebody edited it: whoever comes next writes it anew.
+        return None
+
+
 def _is_settled(site: Site, service: Json, candidate: Revision) -> bool:
     """Whether the candidate has all live traffic, and pods for it, and its pair is published."""
     if live_of(service) != Live(candidate.revision, shared=False) or site.published.release() != candidate.release:
+        return False
+    held = _holding(service, candidate.revision)
+    if is_host(candidate.revision) and (held is None or held.releases.keys() != only(candidate).releases.keys()):
         return False
     found = site.api.find("Deployment", site.names.deployment(candidate.revision))
     route = site.api.find_allowed("HTTPRoute", site.names.route)
@@ -190,7 +227,7 @@ def _fresh(
         history=history,
     )
     # What has the live traffic already must not be emptied for a canary of itself.
-    opening: Phase = "promote" if stable is not None and stable.revision == candidate.revision else "prepare"
+    opening: Phase = "promote" if stable is not None and _is_same(stable, candidate) else "prepare"
     return state.to(opening, text, now=now, within=plan.progress_deadline)
 
 
@@ -213,15 +250,30 @@ def _stable(site: Site, service: Json, before: ClusterRollout | None) -> Revisio
         # At a first deployment that was never published there is nothing to go back to.
         return before.stable
     live = live_of(service).stable
+    if (held := _holding(service, live)) is not None:
+        return _held_stable(site, live, held, before)
     if before is None or not live:
         # The state was deleted, or the Service was made anew: the pods of the promoted release are still what should serve.
-        live = _promoted(site) or live
+        live = _promoted(site, before) or live
     return _known(site, live, before) if live else None
 
 
-def _promoted(site: Site) -> str:
+def _held_stable(site: Site, host: str, held: Holding, before: ClusterRollout | None) -> Revision:
+    """What is stable in a host that has the live traffic."""
+    published = site.published.release()
+    # The state was deleted: of what the pods hold, the published one is what should serve.
+    release = published if before is None and published in held.releases else held.stable
+    known = [each for each in _seen(before) if (each.revision, each.release) == (host, release)]
+    return Revision(release=release, revision=host, digest=held.releases[release] or _longest(known))
+
+
+def _promoted(site: Site, before: ClusterRollout | None) -> str:
     """The newest revision of the published release that this cluster has; empty if it has none."""
-    release, deployments = site.published.release(), site.api.list("Deployment", query(site.names.labels))
+    release = site.published.release()
+    last = before.candidate.revision if before is not None and before.candidate.release == release else ""
+    if is_host(last) and site.api.find("Deployment", site.names.deployment(last)) is not None:
+        return last
+    deployments = site.api.list("Deployment", query(site.names.labels))
     found = [each for each in deployments if (each["metadata"].get("annotations") or {}).get(RELEASE) == release]
     newest = max(found, key=lambda each: each["metadata"]["creationTimestamp"], default=None)
     return site.names.revision(newest["metadata"]["name"]) if newest else ""
@@ -229,11 +281,23 @@ def _promoted(site: Site) -> str:
 
 def _known(site: Site, revision: str, before: ClusterRollout | None) -> Revision:
     """The revision of that name, with the digest by which its pods know the release, if it was rolled out not too long ago."""
-    seen = [before.candidate, *([before.stable] if before.stable else []), *(each.revision for each in before.history)] if before else []
     found = site.api.find("Deployment", site.names.deployment(revision))
     release = ((found["metadata"].get("annotations") or {}) if found else {}).get(RELEASE, revision.rpartition("-")[0])
-    known = [each for each in seen if each.revision == revision]
-    return max(known, key=lambda each: len(each.digest), default=Revision(release=release, revision=revision))
+    if is_host(revision):
+        release = site.published.release()
+    known = [each for each in _seen(before) if each.revision == revision and each.release == release]
+    return Revision(release=release, revision=revision, digest=_longest(known))
+
+
+def _seen(before: ClusterRollout | None) -> list[Revision]:
+    """The revisions that the state remembers."""
+    if before is None:
+        return []
+    return [before.candidate, *([before.stable] if before.stable else []), *(each.revision for each in before.history)]
+
+
+def _longest(known: list[Revision]) -> str:
+    return max((each.digest for each in known), key=len, default="")
 
 
 def _has_route(site: Site, before: ClusterRollout | None) -> bool:

@@ -51,6 +51,14 @@ class Keeper(Turn):
         """Whether the candidate's share of the traffic grows by steps."""
         return self.plan.strategy == "canary" and self.state.kind == "rollout" and bool(self.stable)
 
+    def rehearses(self) -> bool:
+        """Whether the candidate is measured beside the stable version before it has all live traffic."""
+        return self.is_stepwise()
+
+    def leaves_something(self) -> bool:
+        """Whether there is something old to keep after the switch; not at a first deployment."""
+        return self.stable not in ("", self.candidate)
+
     def first_pods(self) -> int:
         """Candidate pods before any traffic."""
         return self.pods_for(self.plan.steps[0].weight) if self.is_stepwise() else self.state.replicas

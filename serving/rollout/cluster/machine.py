@@ -109,16 +109,20 @@ class Machine(Keeper):
 
     def _validate_preview(self) -> None:
         # Pods may have gone since they were ready.
-        self.wait_ready(self.candidate, self.first_pods(), keep=True)
+        self.await_candidate()
         self.hold()
-        checks = self.judge.preview(self.ready_pods()[self.candidate]) if self.plan.preview else []
+        checks = self.judge.preview(self.asked_pods()[0]) if self.plan.preview else []
         self.state = self.state.model_copy(update={"checks": checks})
         if failed := [check.text for check in checks if not check.passed]:
             raise RolloutError(f"the candidate failed its preview: {'; '.join(failed)}", where=self.where())
-        text = f"{len(checks)} check(s) of the preview passed"
-        if self.is_stepwise():
-            return self._enter_step(0, text)
-        return self._gate(text)
+        return self._checked(f"{len(checks)} check(s) of the preview passed")
+
+    def await_candidate(self) -> None:
+        """Wait until the candidate is as ready as it was before its first check."""
+        self.wait_ready(self.candidate, self.first_pods(), keep=True)
+
+    def _checked(self, text: str) -> None:
+        return self._enter_step(0, text) if self.is_stepwise() else self._gate(text)
 
     def _canary(self) -> None:
         """The candidate has the step's pods, ready, before any of the step's weight reaches it."""
@@ -132,8 +136,8 @@ class Machine(Keeper):
         self.save("analyze", text, achieved=achieved, **self._anew())
 
     def _analyze(self) -> None:
-        pause = self.plan.steps[self.state.step].pause
-        verdict = self._measure(self.plan.analysis, compare=True, lasts=pause if pause != "manual" else 0.0)
+        pause = self.plan.steps[self.state.step].pause if self.is_stepwise() else 0.0
+        verdict = self._measure(self.rehearsal(), compare=True, lasts=pause if pause != "manual" else 0.0)
         if verdict.outcome == "inconclusive":
             why = "; ".join(verdict.failures())
             return self._pause(f"inconclusive: {why}; waiting for somebody to resume, promote or abort")
@@ -178,10 +182,9 @@ class Machine(Keeper):
             if verdict.outcome != "successful":
                 why = f"the analysis after the switch {_SAYS[verdict.outcome]}: {'; '.join(verdict.failures())}"
                 raise RolloutError(why, where=self.where())
-        # At a first deployment there are no old pods to keep.
-        old = bool(self.stable) and self.stable != self.candidate
+        old = self.leaves_something()
         until = self.clock.now() + timedelta(seconds=self.plan.scale_down_delay if old else 0.0)
-        kept = f"the old pods stay until {until:%H:%M:%S} UTC, and" if old else "the rollout is not over"
+        kept = f"{self.old} until {until:%H:%M:%S} UTC, and" if old else "the rollout is not over"
         text = f"{kept} until the pair is published"
         self.save("drain", text, within=self.plan.publish_within, drain_until=until.isoformat(timespec="milliseconds"))
 
@@ -193,9 +196,18 @@ class Machine(Keeper):
                 what = f"the pair was not published within {self.plan.publish_within:g} s of the switch"
                 raise RolloutError(what, where=self.where(), fix="Run again: both halves are published, or none")
             self.tick()
+        self._finish("promoted" if self.state.kind == "rollout" else "rolled_back", self.leave_old())
+
+    @property
+    def old(self) -> str:
+        """What an undo is instant for, in words."""
+        return "the old pods stay"
+
+    def leave_old(self) -> str:
+        """Nothing of what was before has pods any more; what to say of it."""
         self.empty_others()
         self.forget_old()
-        self._finish("promoted" if self.state.kind == "rollout" else "rolled_back", f"{self.candidate} is stable; the old pods are gone")
+        return f"{self.candidate} is stable; the old pods are gone"
 
     def _aborting(self) -> None:
         """Traffic first, pods last: the stable revision has what it needs, the weight is written as 0, then the candidate goes."""
@@ -204,7 +216,11 @@ class Machine(Keeper):
         self._leave_preview()
         if self.candidate != self.stable:
             self.empty(self.candidate)
-        self._finish("aborted", f"live traffic is where it was: {self.stable or 'nowhere (there was no release before)'}")
+        self._finish("aborted", f"live traffic is where it was: {self.origin() or 'nowhere (there was no release before)'}")
+
+    def origin(self) -> str:
+        """What live traffic goes back to, in words; empty at the first deployment."""
+        return self.stable
 
     def _leave_preview(self) -> None:
         """No weight leads to the preview Service any more: what can't be changed there must not keep the candidate's pods alive."""
@@ -280,6 +296,16 @@ class Machine(Keeper):
 
     # --- analysis -----------------------------------------------------------------------------------------------------------------
 
+    def rehearsal(self) -> AnalysisSettings:
+        """What is measured before all traffic moves."""
+        return self.plan.analysis
+
+    def asked_pods(self) -> tuple[list[PodTarget], list[PodTarget]]:
+        """The ready pods of the candidate and of the stable revision, as the judge is to ask them."""
+        pods = self.ready_pods()
+        self._tell_strangers(pods)
+        return pods[self.candidate], pods[self.stable]
+
     def _measure(self, settings: AnalysisSettings, *, compare: bool, lasts: float = 0.0) -> Verdict:
         """Measure until there is a verdict; with `count: 0` for as long as the step `lasts` (seconds)."""
         began = datetime.fromisoformat(self.state.stepped_at)
@@ -294,9 +320,10 @@ class Machine(Keeper):
                 self.tick()
             self.hold()
             self._await_pods(compare=compare)
-            pods = self.ready_pods()
-            self._tell_strangers(pods)
-            found = self.judge.measure(pods[self.candidate], pods[self.stable] if compare and self.stable else [])
+            candidate, stable = self.asked_pods()
+            found = self.judge.measure(candidate, stable if compare and self.stable else [])
+            # What does not count here is not shown either.
+            found = [each for each in found if each.metric in settings.metrics()]
             self._note(found, tally(found, settings, self.state.results))
 
     def _await_pods(self, *, compare: bool) -> None:
@@ -360,7 +387,7 @@ class Machine(Keeper):
         if self.is_stepwise() and not self.state.stepped_at:
             # Paused before the step's weight was there.
             return self.save("canary", "resume was asked for", within=self.plan.progress_deadline, paused_until="")
-        verdict = verdict_of(self.state.results, self.plan.analysis, compare=bool(self.stable))
-        if self.is_stepwise() and not self.state.gated and verdict.outcome == "running":
+        verdict = verdict_of(self.state.results, self.rehearsal(), compare=bool(self.stable))
+        if self.rehearses() and not self.state.gated and verdict.outcome == "running":
             return self.save("analyze", "resume was asked for", paused_until="")
         return self._advance("resume was asked for")

@@ -25,9 +25,19 @@ ACTION = "dual.dev/action"
 NOBODY = "none"
 """The revision that a Service selects when it is to select no pod."""
 
+HOLDS = "dual.dev/holds"
+"""Annotation of the live Service: which releases the pods of each host hold, and which of them the label `stable` selects there."""
+HOST = "labels"
+"""What the revision of a host begins with: a Deployment whose pods hold what the annotation says, and not one release for good."""
+
+FETCHER = "fetch"
+"""The container that brings models into a pod; in a host's pods it goes on doing so."""
+
 RELEASE_VARIABLE = "DUAL_RELEASE"
 DIGEST_VARIABLE = "DUAL_RELEASE_SHA256"
 CANDIDATE_VARIABLE = "DUAL_CANDIDATE"
+HOST_VARIABLE = "DUAL_HOST"
+"""In a template that has it, pods hold what the live Service says: a rollout writes the host's revision there."""
 STORE_VARIABLE = "DUAL_STORE"
 
 

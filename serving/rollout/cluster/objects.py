@@ -6,12 +6,13 @@ it still may do is create a Deployment with 0 pods, and its next look at the sta
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from components.core.errors import ConflictError, MissingObjectError
+from components.core.errors import ConflictError, DataError, MissingObjectError
 from serving.rollout.cluster.api import Api, ChangedError, Json, pointer, test_operation
-from serving.rollout.cluster.names import EPOCH, NOBODY, REVISION, STABLE, Names, query
+from serving.rollout.cluster.holding import Holding, holdings_of, record_text
+from serving.rollout.cluster.names import EPOCH, HOLDS, NOBODY, REVISION, STABLE, Names, query
 from serving.rollout.cluster.revision import Revision, autoscaler_for, pods_digest, render
 from serving.rollout.cluster.state import Book, Say
 
@@ -64,10 +65,13 @@ class Objects:
         for kind, name in self._owned():
             self._stamp(kind, name)
 
+    def service(self) -> Json:
+        """The live Service; `MissingObjectError` without it."""
+        return self.api.get("Service", self.names.service)
+
     def live(self) -> Live:
         """What the live Service selects now; `MissingObjectError` without that Service."""
-        service = self.api.get("Service", self.names.service)
-        return live_of(service)
+        return live_of(self.service())
 
     def select_live(self, stable: str, *, shared: bool = False) -> bool:
         """Let the live Service select one revision, or every one while `stable` is noted as the owner; True if it was written."""
@@ -81,6 +85,21 @@ class Objects:
                 {"op": "add", "path": "/spec/selector", "value": selector},
                 {"op": "add", "path": pointer("metadata", "annotations", STABLE), "value": stable},
             ]
+
+        return self._ensure("Service", self.names.service, change)
+
+    def holding(self, host: str) -> Holding | None:
+        """What the host's pods are to hold, by the live Service; None if it does not say, or nobody can read it."""
+        return _readable(self.service()).get(host)
+
+    def record_holding(self, host: str, holding: Holding, *, beside: Collection[str] = ()) -> bool:
+        """Let the live Service say what the host's pods hold, and nothing of other hosts than those `beside`; True if it was written."""
+
+        def change(service: Json) -> list[Json]:
+            found = _readable(service)
+            wanted = record_text({name: each for name, each in found.items() if name in beside} | {host: holding})
+            same = (service["metadata"].get("annotations") or {}).get(HOLDS) == wanted
+            return [] if same else [{"op": "add", "path": pointer("metadata", "annotations", HOLDS), "value": wanted}]
 
         return self._ensure("Service", self.names.service, change)
 
@@ -268,6 +287,14 @@ def live_of(service: Json) -> Live:
     if selected:
         return Live("" if selected == NOBODY else selected, shared=False)
     return Live(noted, shared=bool(selector))
+
+
+def _readable(service: Json) -> dict[str, Holding]:
+    try:
+        return holdings_of(service)
+    except DataError:
+        # Somebody edited it; what is written now is whole again.
+        return {}
 
 
 def leads_to_live(route: Json, names: Names) -> bool:

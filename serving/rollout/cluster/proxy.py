@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from serving.rollout.analysis.pods import PodTarget, predict_request, read_prediction
-from serving.rollout.cluster.api import Api
+from serving.rollout.analysis.pods import PodTarget, RefusedError, predict_request, read_prediction
+from serving.rollout.cluster.api import Api, PodRefusedError
 
 
 class ProxyAccess:
@@ -15,14 +15,19 @@ class ProxyAccess:
         self._api, self._target, self._model = api, target, model
 
     def get(self, path: str) -> str:
-        """The text at a path; `ClusterError` if there is no 2xx answer."""
-        return self._api.ask_pod(self._target.name, self._target.rest_port, path).decode()
+        """The text at a path; `RefusedError` for an answer that is no 2xx, `ClusterError` without one."""
+        return self._ask(path).decode()
 
     def predict(self, image: bytes) -> dict[str, Any]:
         """The answer to one encoded image; errors as for `get`."""
-        path, body = predict_request(self._model, image)
-        answer = self._api.ask_pod(self._target.name, self._target.rest_port, path, json.loads(body))
-        return read_prediction(answer.decode(), where=str(self._target))
+        path, body = predict_request(self._model, image, self._target.path)
+        return read_prediction(self._ask(path, json.loads(body)).decode(), where=str(self._target))
 
     def close(self) -> None:
         """Nothing to close: the connections are the API client's."""
+
+    def _ask(self, path: str, body: Any = None) -> bytes:
+        try:
+            return self._api.ask_pod(self._target.name, self._target.rest_port, path, body)
+        except PodRefusedError as error:
+            raise RefusedError(error.what, error.status, where=error.where) from None

@@ -11,6 +11,8 @@ from serving.rollout.cluster.api import Json
 from serving.rollout.cluster.names import (
     DIGEST_VARIABLE,
     EPOCH,
+    HOST,
+    HOST_VARIABLE,
     MANAGED_BY,
     MANAGER,
     RELEASE,
@@ -25,20 +27,32 @@ _DIGITS = 6
 
 
 class Revision(BaseModel):
-    """A release and the digest of the template that it is served with."""
+    """A release and the Deployment that serves it: one for each release and template, or a host, one for each template."""
 
     model_config = ConfigDict(frozen=True)
 
     release: str
     revision: str
+    """`<release>-<6 hex of the template's digest>`, or `labels-<6 hex>`: a host, which may hold this release and another one."""
     digest: str = ""
     """SHA-256 of release.json: pods refuse another one."""
 
 
 def revision_of(release: str, digest: str, template: Json) -> Revision:
-    """The revision that this template makes of a release: `<release>-<6 hex of the template's digest>`."""
+    """The revision that this template makes of a release."""
     spec = {key: value for key, value in template["spec"].items() if key != "replicas"}
-    return Revision(release=release, revision=f"{release}-{sha256_json(spec)[:_DIGITS]}", digest=digest)
+    begin = HOST if makes_hosts(template) else release
+    return Revision(release=release, revision=f"{begin}-{sha256_json(spec)[:_DIGITS]}", digest=digest)
+
+
+def makes_hosts(template: Json) -> bool:
+    """Whether the template's pods follow what the live Service says, instead of serving one release for good (component labels)."""
+    return any(variable["name"] == HOST_VARIABLE for container in _containers(template["spec"]) for variable in container.get("env", []))
+
+
+def is_host(revision: str) -> bool:
+    """Whether a revision is a host. Releases have hexadecimal names, so none is taken for one."""
+    return revision.startswith(f"{HOST}-")
 
 
 def render(template: Json, revision: Revision, names: Names, epoch: int) -> Json:
@@ -60,7 +74,7 @@ def render(template: Json, revision: Revision, names: Names, epoch: int) -> Json
         "name": names.deployment(revision.revision),
         "namespace": names.namespace,
         "labels": {**names.selector(revision.revision), MANAGED_BY: MANAGER},
-        "annotations": {RELEASE: revision.release, EPOCH: str(epoch)},
+        "annotations": {EPOCH: str(epoch), **({} if is_host(revision.revision) else {RELEASE: revision.release})},
     }
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
 
@@ -112,6 +126,9 @@ def _containers(spec: Json) -> list[Json]:
 
 def _set_release(container: Json, revision: Revision) -> bool:
     values = {RELEASE_VARIABLE: revision.release, DIGEST_VARIABLE: revision.digest}
+    if is_host(revision.revision):
+        # Its pods are the same whatever they hold: a release in here would restart them all.
+        values = {RELEASE_VARIABLE: "", DIGEST_VARIABLE: "", HOST_VARIABLE: revision.revision}
     for variable in container.get("env", []):
         if variable["name"] in values:
             variable["value"] = values[variable["name"]]

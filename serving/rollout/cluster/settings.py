@@ -34,10 +34,16 @@ class Step(Section):
 class Plan(Section):
     """The course of a rollout. It is kept in the rollout's state, so whoever takes it over follows the same plan."""
 
-    strategy: Literal["canary", "blue-green", "recreate"] = Field(
+    strategy: Literal["canary", "blue-green", "recreate", "labels"] = Field(
         default="canary",
         description="`canary`: a growing share of live traffic; `blue-green`: all at once after the preview's checks; `recreate`: the "
-        "old pods end before the new ones start (a gap in service, for one GPU).",
+        "old pods end before the new ones start (a gap in service); `labels`: both versions in the same pods, the label `stable` moves "
+        "(for one GPU; needs the component labels).",
+    )
+    make_room: bool = Field(
+        default=False,
+        description="`labels`, where pods have to be made anew (the template changed, or they do not follow yet): the old ones end before "
+        "the new ones start, a gap in service. False: the new ones start beside them.",
     )
     steps: list[Step] = Field(
         default=[Step(weight=10), Step(weight=50)], min_length=1, max_length=100, description="The canary's steps; weights rise."

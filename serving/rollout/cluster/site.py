@@ -15,17 +15,20 @@ from components.core.gate import Reason
 from components.core.release import MANIFEST, read_release
 from components.core.stores import Store, join
 from serving.rollout.analysis.analyst import Analyst
+from serving.rollout.analysis.held import Held, ask_held
 from serving.rollout.analysis.labelled import golden_images
 from serving.rollout.analysis.pods import Connect, DirectAccess, PodTarget
 from serving.rollout.analysis.rules import Measurement
-from serving.rollout.analysis.smoke import check_preview
+from serving.rollout.analysis.smoke import check_preview, connected
 from serving.rollout.cluster.announce import Announcer
 from serving.rollout.cluster.api import Api, connect
 from serving.rollout.cluster.begin import Site
+from serving.rollout.cluster.holding import LABELS
 from serving.rollout.cluster.names import Names
 from serving.rollout.cluster.proxy import ProxyAccess
 from serving.rollout.cluster.settings import SETTINGS_KEY, ClusterAccess, ClusterSettings, Plan
 from serving.rollout.cluster.state import Say
+from serving.rollout.cluster.turn import Witness
 from serving.rollout.traffic import Query, golden_queries
 
 
@@ -81,6 +84,16 @@ class GoldenJudge:
         return self._analyst.measure(candidate, stable)
 
 
+def witness_of(access: Connect, name: str) -> Witness:
+    """Asks every pod for itself, over connections of its own: such looks come seldom."""
+
+    def held(pods: list[PodTarget]) -> dict[PodTarget, Held]:
+        with connected(pods, access) as accesses:
+            return {pod: ask_held(each, name, LABELS) for pod, each in accesses.items()}
+
+    return held
+
+
 def connect_to(settings: ClusterAccess) -> Api:
     """The cluster that the settings name."""
     return connect(settings.namespace, context=settings.context, patience=settings.patience)
@@ -102,9 +115,9 @@ def open_site(
     access = _access(api, name, settings, plan)
     with Analyst(plan.analysis, queries, name, labelled=golden_images(queries), connect=access) as analyst:
         judge = GoldenJudge(plan, queries, name, analyst, access)
-        heard = Announcer(api, names, store.uri, settings.notifications, say)
+        heard, held = Announcer(api, names, store.uri, settings.notifications, say), witness_of(access, name)
         try:
-            yield Site(api=api, names=names, judge=judge, published=StoreChannel(store, sequence), say=say, heard=heard), plan
+            yield Site(api=api, names=names, judge=judge, published=StoreChannel(store, sequence), say=say, heard=heard, held=held), plan
         finally:
             writes = sum(count for verb, count in api.calls.items() if verb != "GET")
             say(f"asked the API server {api.calls['GET']} times, wrote {writes} times")

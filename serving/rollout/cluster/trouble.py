@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from serving.rollout.cluster.api import Api, ForbiddenError, Json
 from serving.rollout.cluster.names import Names, query
@@ -12,6 +13,7 @@ _RESTARTS = 2
 """A container that crashed this often will go on."""
 _LOG_LINES = 12
 _LOG_CHARACTERS = 1200
+_MORE_MEMORY = "Raise the memory of the container server in the template: it has to hold two versions; or use another strategy"
 _TOLD = 3
 """Three of a kind tell enough."""
 
@@ -97,6 +99,20 @@ def warnings_of(api: Api, pod: str) -> list[Trouble]:
     except ForbiddenError:
         return []
     return [Trouble(f"Pod {pod}: {event.get('reason', '')}: {event.get('message', '')}", final=False) for event in reversed(events)]
+
+
+def crushed(api: Api, names: Names, revision: str, since: str) -> list[Trouble]:
+    """The revision's pods of which a container ran out of memory after a moment (UTC, ISO 8601): more than it can bear was loaded."""
+    pods = list(api.list("Pod", query(names.selector(revision))))
+    # A kubelet tells whole seconds.
+    begin = datetime.fromisoformat(since).replace(microsecond=0)
+    return [
+        Trouble(f"Pod {pod['metadata']['name']}, container {status['name']} {_how(ended)}", final=True, fix=_MORE_MEMORY)
+        for pod in pods
+        for status in (pod.get("status") or {}).get("containerStatuses") or []
+        for ended in [(status.get(part) or {}).get("terminated") or {} for part in ("state", "lastState")]
+        if ended.get("reason") == "OOMKilled" and datetime.fromisoformat(ended["finishedAt"]) >= begin
+    ]
 
 
 def gone(names: Names, revision: str) -> Trouble:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from components.core.errors import MissingObjectError, RolloutError
 from components.core.gate import Reason
+from serving.rollout.analysis.held import Held
 from serving.rollout.analysis.pods import PodTarget
 from serving.rollout.analysis.rules import Measurement
 from serving.rollout.cluster.api import Json
@@ -33,6 +34,10 @@ class Judge(Protocol):
     def measure(self, candidate: list[PodTarget], stable: list[PodTarget]) -> list[Measurement]:
         """One round of every metric."""
         ...
+
+
+Witness = Callable[[list[PodTarget]], dict[PodTarget, Held]]
+"""What each pod's own server says that it holds; never raises for what a pod does."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class Turn:
     heard: Callable[[ClusterRollout], None] = lambda _: None
     """Told of every saved transition."""
     clock: Clock = field(default_factory=Clock)
+    held: Witness = lambda _: {}
+    """Asked of the pods of hosts."""
     _pending: str = field(default="", init=False)
     """The action that the next save carries out."""
     _logs: Logs | None = field(default=None, init=False)
