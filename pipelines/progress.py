@@ -12,6 +12,9 @@ class Progress:
     def line(self, step: str, text: str) -> None:
         """A step said something."""
 
+    def note(self, text: str) -> None:
+        """Something that no step said."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -38,6 +41,11 @@ class Plain(Progress):
         if step in self._steps:
             stamp = f"[{time.monotonic() - self._began:6.1f} s]"
             self._console.print(f"{stamp} {step}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print `[seconds] text`."""
+        stamp = f"[{time.monotonic() - self._began:6.1f} s]"
+        self._console.print(f"{stamp} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 class Live(Progress):
@@ -68,6 +76,10 @@ class Live(Progress):
         self._bars.update(self._rows[step], said=text[:110].replace("[", r"\["), completed=1 if finished else 0)
         if text.startswith("warning:"):
             self._bars.console.print(f"{step}: {text}", markup=False, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Print the text above the list."""
+        self._bars.console.print(text, markup=False, highlight=False)
 
     def __enter__(self) -> Self:
         self._bars.start()

@@ -63,6 +63,10 @@ def tell(records: Mapping[str, Record]) -> Story:
         return Story("SHIPPED", str(published.data.get("release", "")), [], "", warnings)
     if "assemble_release" not in records:
         return Story("FAILED", "", ["the run ended before a release was judged"], "", warnings, 1)
+    judged = records["assemble_release"].verdict
+    if judged is not None and judged.blessed:
+        # Its pods could not be started, for example: a step that was never run leaves no record.
+        return Story("FAILED", "", ["the release was blessed, and the run ended before it was published"], "", warnings, 1)
     return Story("NOT SHIPPED", "", _refusals(records), "", warnings, 3)
 
 

@@ -55,7 +55,7 @@ def show(run_id: str, place: Place, store: str, nodes: bool, as_json: bool) -> N
     with place.open() as backend:
         run = backend.run(run_id)
         found = _nodes(backend, run_id) if nodes else []
-    errors = step_errors(run, store)
+        errors = step_errors(run, backend.parameters(run), store)
     if as_json:
         more = {"nodes": [asdict(node) for node in found]} if nodes else {}
         print_json(run_json(run, step_errors=errors, **more))
@@ -75,12 +75,12 @@ def show(run_id: str, place: Place, store: str, nodes: bool, as_json: bool) -> N
 def watch(run_id: str, place: Place, store: str, every: float, report: Path | None, as_json: bool) -> None:
     """Follow a run until it is over; exit codes as for dual run."""
     from pipelines.cli.run_view import watch_run
-    from pipelines.submission.verdict import store_of
+    from pipelines.submission.verdict import store_in
 
     with place.open() as backend:
         run = backend.run(run_id)
-        page = report or Path(f"{run_id}.html")
-        raise SystemExit(watch_run(backend, run, store or store_of(run), every=every, report=page, as_json=as_json, again=place.again))
+        page, where = report or Path(f"{run_id}.html"), store or store_in(backend.parameters(run))
+        raise SystemExit(watch_run(backend, run, where, every=every, report=page, as_json=as_json, again=place.again))
 
 
 @command.command("logs")

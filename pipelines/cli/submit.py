@@ -32,7 +32,6 @@ def command(
     the records in the store say; Ctrl-C ends the watching and not the run.
     """  # noqa: D301 - click wants the real backspace character
     from pipelines.cli.run_view import watch_run
-    from pipelines.submission.verdict import store_of
 
     package = None if wanted.version else wanted.compiled(place.target)
     if package and not upload_only:
@@ -43,11 +42,13 @@ def command(
         if upload_only:
             _print_version(version, as_json)
             return
-        run = backend.start(version, _order(wanted, version, name))
+        order = _order(wanted, version, name)
+        store = _store(version, order) if watch else ""
+        run = backend.start(version, order)
         _print_started(version, run, place, quiet=as_json and watch, as_json=as_json)
         if watch:
             page = report or Path(f"{run.id}.html")
-            raise SystemExit(watch_run(backend, run, store_of(run), every=every, report=page, as_json=as_json, again=place.again))
+            raise SystemExit(watch_run(backend, run, store, every=every, report=page, as_json=as_json, again=place.again))
 
 
 def _order(wanted: Wanted, version: Any, name: str) -> Any:
@@ -60,6 +61,14 @@ def _order(wanted: Wanted, version: Any, name: str) -> Any:
         service_account=wanted.service_account,
         pipeline_root=wanted.pipeline_root,
     )
+
+
+def _store(version: Any, order: Any) -> str:
+    """Where the run's records will be: known before it starts, since without them nobody could say how it ended."""
+    from pipelines.submission.package import with_defaults
+    from pipelines.submission.verdict import store_in
+
+    return store_in(with_defaults(order.parameters, version.inputs))
 
 
 def _print_version(version: Any, as_json: bool) -> None:

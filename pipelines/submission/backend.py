@@ -163,6 +163,10 @@ class Backend(Protocol):
         """A run with its tasks as they stand; `MissingError` if there is none."""
         ...
 
+    def parameters(self, run: Run) -> Mapping[str, Any]:
+        """The run's parameters with the pipeline's defaults for those that nobody gave."""
+        ...
+
     def runs(self, query: Query) -> Page:
         """Runs without their tasks."""
         ...
@@ -181,6 +185,14 @@ class Backend(Protocol):
 
     def troubles(self, run: Run) -> list[tuple[str, str]]:
         """(step, reason) for what keeps the run from going on and that the service itself does not report."""
+        ...
+
+    def blindness(self) -> str:
+        """Why `troubles` sees nothing, after it was asked; empty if it sees."""
+        ...
+
+    def close(self) -> None:
+        """End what was opened to reach the service."""
         ...
 
     def schedules(self) -> list[Schedule]:

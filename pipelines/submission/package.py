@@ -82,6 +82,11 @@ def read_inputs(spec: Mapping[str, Any]) -> dict[str, Input]:
     return {name: _input(definition) for name, definition in defined.items()}
 
 
+def with_defaults(given: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:
+    """The parameters that were given, and the defaults of the others."""
+    return {**{name: each.default for name, each in inputs.items() if each.default is not None}, **given}
+
+
 def _input(definition: Mapping[str, Any]) -> Input:
     optional = bool(definition.get("isOptional")) or "defaultValue" in definition
     kind = definition.get("parameterType", "STRING")

@@ -3,9 +3,10 @@
 The service calls a run that shipped FAILED if its last page could not be drawn, and one that refused to ship SUCCEEDED.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from components.core.errors import DualError, UsageError
 from components.core.record import Record, read_records, record_name
@@ -49,17 +50,17 @@ def judge(run: Run, store_uri: str, report: Path | None = None) -> Verdict:
     return _judged(run, records, written)
 
 
-def store_of(run: Run) -> str:
-    """The store that the run was told to write to; `UsageError` if its parameters name none."""
-    if store := str(run.parameters.get("store") or ""):
+def store_in(parameters: Mapping[str, Any]) -> str:
+    """The store that a run with these parameters writes to; `UsageError` if they name none."""
+    if store := str(parameters.get("store") or ""):
         return store
-    raise UsageError("the run's parameters name no store", where=run.id, fix="Give --store")
+    raise UsageError("the parameters name no store: its records can't be read", where="run", fix="Give --store")
 
 
-def step_errors(run: Run, store_uri: str = "") -> dict[str, str]:
+def step_errors(run: Run, parameters: Mapping[str, Any], store_uri: str = "") -> dict[str, str]:
     """Step → its own error, from the records; nothing for what the store does not have, or can't be asked for from here."""
     try:
-        records = read_records(open_store(store_uri or store_of(run)), run.id)
+        records = read_records(open_store(store_uri or store_in(parameters)), run.id)
     except DualError:
         return {}
     return {step: record.error for step, record in records.items() if record.error}

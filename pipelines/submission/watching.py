@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from components.report.story import ORDER
 from pipelines.progress import Progress
 from pipelines.submission.backend import Backend, Run, State, Task, UnavailableError
 
@@ -45,7 +46,7 @@ class Watcher:
             except UnavailableError as error:
                 if time.monotonic() - answered > patience:
                     raise
-                self._warn("report", f"no answer, still trying: {error.what}")
+                self._warn("", f"no answer, still trying: {error.what}")
             else:
                 answered = time.monotonic()
                 self._show(run)
@@ -76,9 +77,14 @@ class Watcher:
         return f": {said}" if said else ""
 
     def _warn(self, step: str, text: str) -> None:
-        if (step, text) not in self._told:
-            self._told.add((step, text))
+        if (step, text) in self._told:
+            return
+        self._told.add((step, text))
+        if step in ORDER:
             self.progress.line(step, f"warning: {text}")
+        else:
+            # The driver of a group, or nobody's pod.
+            self.progress.note(f"warning: {step}: {text}" if step else f"warning: {text}")
 
 
 def _as_seen(before: Run, run: Run) -> Run:

@@ -129,6 +129,7 @@ _ROUTES: list[tuple[str, str, Callable[..., dict[str, Any]]]] = [
     ("POST", "/pipelines/upload_version", lambda state, request: state.upload_version(request.query, *_uploaded(request))),
     ("GET", f"/pipelines/names/{_ID}", lambda state, request, name: state.pipeline_by_name(name, request.query.get("namespace", ""))),
     ("GET", f"/pipelines/{_ID}/versions", lambda state, request, pipeline: state.list_versions(pipeline, request.query)),
+    ("GET", f"/pipelines/{_ID}/versions/{_ID}", lambda state, _, pipeline, version: state.get_version(pipeline, version)),
     ("POST", "/experiments", lambda state, request: state.create_experiment(_body(request))),
     ("GET", "/experiments", lambda state, request: state.list_experiments(request.query)),
     ("POST", "/runs", lambda state, request: state.create_run(_body(request))),

@@ -101,6 +101,10 @@ class State:
         views = [version_view(each) for each in found]
         return write("V2beta1ListPipelineVersionsResponse", pipeline_versions=views, next_page_token=token, total_size=len(mine))
 
+    def get_version(self, pipeline: str, version: str) -> dict[str, Any]:
+        """GET /pipelines/{id}/versions/{id}."""
+        return version_view(self.version_of({"pipeline_id": pipeline, "pipeline_version_id": version}))
+
     def version_of(self, reference: dict[str, Any] | None) -> dict[str, Any]:
         """The version that a run or a schedule names."""
         wanted = (reference or {}).get("pipeline_version_id", "")

@@ -12,6 +12,7 @@ RELEASE = "0123456789ab"
 REFUSAL = "evaluate_mobile: accuracy 0.5 (must be >= 0.8)"
 _GATE = Gate(thresholds={"accuracy": Threshold(min=0.8)})
 _FLOW = ("ingest", "train_cloud", "evaluate_cloud", "train_mobile", "evaluate_mobile", "assemble_release")
+_STARTED = "2026-11-26T03:00:00+00:00"
 Act = Callable[[dict[str, Any]], None]
 
 
@@ -24,7 +25,8 @@ def leaves(step: str, *, accuracy: float = 0.0, error: str = "", **data: str) ->
 
     def act(run: dict[str, Any]) -> None:
         verdict = judge(step, _GATE, {"accuracy": accuracy}) if accuracy else None
-        record = Record(step=step, status="failed" if error else "succeeded", verdict=verdict, data=dict(data), error=error, seconds=1.0)
+        status = "failed" if error else "succeeded"
+        record = Record(step=step, status=status, started=_STARTED, seconds=1.0, verdict=verdict, data=dict(data), error=error)
         StepRecord(open_store(_store(run)), run["run_id"], step, record).write()
 
     return act

@@ -12,8 +12,8 @@ import pytest
 
 from tests.kubeflow.conftest import PACKAGE, Dual
 from tests.kubeflow.fake_kfp import FakeKfp
-from tests.kubeflow.plays import Frame, Play, waiting
-from tests.kubeflow.records import REFUSAL, RELEASE, breaks, leaves_nothing, refuses, ships_and_fails
+from tests.kubeflow.plays import Frame, Play, course, waiting
+from tests.kubeflow.records import REFUSAL, RELEASE, breaks, leaves, leaves_nothing, refuses, ships_and_fails
 
 WATCH = ("--watch", "--every", "0.02")
 
@@ -240,6 +240,31 @@ def test_a_store_that_can_not_be_read_from_here_is_said(dual: Dual, package: Pat
     assert (result.exit_code, "its records can't be read from here" in result.output) == (1, True)
 
 
+def test_the_store_may_be_the_sites_default(dual: Dual, package: Path, kfp: FakeKfp, tmp_path: Path) -> None:
+    default = f"store: {{parameterType: STRING, isOptional: true, defaultValue: {tmp_path}/store}}"
+    package.write_text(PACKAGE.replace("store: {parameterType: STRING}", default))
+    kfp.state.play = leaves_nothing
+    result = dual("submit", "--package", package, "--data", "x", *WATCH)
+    assert (result.exit_code, f"{tmp_path}/store has no record of it" in result.output) == (1, True), result.output
+    assert f"{tmp_path}/store has no record of it" in dual("runs", "watch", str(_run(kfp)["run_id"]), "--every", "0.02").output
+
+
+def test_a_pipeline_without_a_store_is_not_started_to_be_watched(dual: Dual, package: Path, kfp: FakeKfp) -> None:
+    package.write_text(PACKAGE.replace("      store: {parameterType: STRING}\n", ""))
+    result = dual("submit", "--package", package, "--data", "x", *WATCH)
+    assert (result.exit_code, "the parameters name no store" in result.output, kfp.state.runs) == (2, True, {}), result.output
+    assert dual("submit", "--package", package, "--data", "x").exit_code == 0
+
+
+def test_a_blessed_release_that_was_not_published_is_a_failure(submit: Dual, kfp: FakeKfp) -> None:
+    """The pods of the rollout never came: it left no record, and Kubeflow says which step failed."""
+    done = {"assemble_release": leaves("assemble_release", accuracy=0.9)}
+    kfp.state.play = lambda _: course(done, "FAILED", {"roll_out_cloud": "FAILED"})
+    result = submit(*WATCH)
+    assert result.exit_code == 1
+    assert "the release was blessed, and the run ended before it was published; roll_out_cloud failed" in result.output
+
+
 def test_json_is_one_object_with_the_verdict(submit: Dual, kfp: FakeKfp, tmp_path: Path) -> None:
     result = submit(*WATCH, "--json", "--report", tmp_path / "out" / "page.html")
     said = json.loads(result.stdout)
@@ -259,7 +284,7 @@ def test_a_server_that_is_away_for_a_moment_does_not_end_the_watching(submit: Du
     kfp.guard = guard  # type: ignore[assignment]
     result = submit(*WATCH)
     assert result.exit_code == 0
-    assert "no answer, still trying: 503, the server can't answer now: upstream connect error" in result.output
+    assert "warning: no answer, still trying: 503, the server can't answer now: upstream connect error" in result.output
 
 
 def test_an_interrupt_ends_the_watching_and_not_the_run(kfp: FakeKfp, package: Path, tmp_path: Path) -> None:

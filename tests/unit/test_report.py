@@ -49,6 +49,14 @@ def test_a_shipped_run_names_its_release(store: str) -> None:
     assert (story.outcome, story.release, story.exit_code, story.why) == ("SHIPPED", "0123456789ab", 0, [])
 
 
+def test_a_blessed_release_that_was_never_published_is_a_failure(store: str) -> None:
+    """A step whose pod never started leaves no record."""
+    _judged(store, "assemble_release", 0.9)
+    story = tell(read_records(open_store(store), "r1"))
+    assert (story.outcome, story.exit_code) == ("FAILED", 1)
+    assert story.why == ["the release was blessed, and the run ended before it was published"]
+
+
 def test_a_refused_run_says_which_threshold_refused_it(store: str) -> None:
     _judged(store, "evaluate_cloud", 0.9)
     _judged(store, "evaluate_mobile", 0.5)

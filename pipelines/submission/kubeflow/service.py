@@ -17,7 +17,7 @@ from pipelines.submission.kubeflow.cluster import RUN_LABEL
 from pipelines.submission.kubeflow.connection import read_connection
 from pipelines.submission.kubeflow.faults import shape_fault
 from pipelines.submission.kubeflow.pods import pod_troubles, workflow_errors, workflow_troubles
-from pipelines.submission.package import Package
+from pipelines.submission.package import Input, Package, with_defaults
 from pipelines.submission.trigger import Interval, Plan
 
 _PAGE = 100
@@ -91,6 +91,14 @@ class Kubeflow:
         except MissingError:
             raise MissingError(f"there is no run '{run_id}'", where=self.connected.host, fix="See: dual runs list") from None
         return self._explained(run) if run.state == "failed" else run
+
+    def parameters(self, run: Run) -> Mapping[str, Any]:
+        """The server keeps what was given; the defaults are in the version."""
+        inputs: Mapping[str, Input] = {}
+        if run.pipeline and run.version:
+            with contextlib.suppress(MissingError):
+                inputs = self._version(self._kfp.get_pipeline_version(run.pipeline, run.version), created=False).inputs
+        return with_defaults(run.parameters, inputs)
 
     def runs(self, query: Query) -> Page:
         """Newest first, filtered by the server."""
