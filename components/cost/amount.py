@@ -1,5 +1,6 @@
 """An amount with its range: money or seconds."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -38,10 +39,10 @@ class Range:
 
 
 def figure(amount: float) -> str:
-    """An amount for a person: two digits after the point from 1 on, four below it, and what is smaller still by its first two digits."""
-    if amount >= 1:
+    """An amount for a person: two digits after the point from 1 on, four below it, and of what is smaller still its first two digits."""
+    if amount >= 1 or amount <= 0:
         return f"{amount:.2f}"
-    return f"{amount:.4f}" if amount >= 0.001 or amount == 0 else f"{amount:.2g}"
+    return f"{amount:.{max(4, 1 - math.floor(math.log10(amount)))}f}"
 
 
 def total(amounts: list[Range]) -> Range:

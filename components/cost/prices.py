@@ -86,7 +86,7 @@ class Hardware:
     def __str__(self) -> str:
         """In words."""
         accelerators = f", {self.count} x {self.accelerator}" if self.accelerator and self.count else ""
-        return f"{self.cpus:g} cores, {self.memory_gib:g} GiB{accelerators}"
+        return f"{self.cpus:g} cores, {round(self.memory_gib, 1):g} GiB{accelerators}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from components.cost.run import cost_of_run
 from components.cost.savings import Server, savings
 from components.report.page import render
 from components.report.settings import ReportSettings
+from components.report.story import ORDER as STEPS
 from pipelines.cli import cli
 
 HERE = Place()
@@ -184,6 +185,32 @@ def test_only_steps_that_may_go_to_spot_machines_get_a_spot_price(prices: Prices
     assert report.cost.low == report.cost.high
 
 
+def real_run() -> dict[str, Record]:
+    """What a run of the whole pipeline on small drawn images left, on a machine of two cores (tests/e2e/test_run.py)."""
+    content = json.loads(Path(__file__).with_name("cost_run.json").read_text())
+    return {each["step"]: Record.model_validate(each) for each in content}
+
+
+def test_a_real_run_costs_its_seconds_on_the_smallest_machine_that_has_its_memory() -> None:
+    records = real_run()
+    cost = cost_of_run(records, STEPS, load_prices(), HERE)
+    assert {step.machine for step in cost.steps} == {"e2-standard-8"}, "two cores, but 23.5 GiB"
+    seconds = sum(record.seconds for record in records.values())
+    assert cost.total.likely == pytest.approx(seconds / 3600 * 0.26804568)
+    assert 0.03 < cost.total.likely < 0.06
+    assert (cost.unknown, len(cost.steps)) == ([], 13)
+
+
+def test_a_real_runs_savings_are_of_its_own_measurements() -> None:
+    records = real_run()
+    saved = savings(records, load_prices(), HERE, Server())
+    assert saved is not None
+    assert saved.saved is not None
+    latency = records["validate_infra"].metrics["cloud_p50_ms"]
+    share = records["compare_pair"].metrics["expected_cloud_share"]
+    assert saved.saved.likely == pytest.approx((1 - share) * 0.26804568 / 3600 * latency / 0.7)
+
+
 def policy_run(**metrics: float) -> dict[str, Record]:
     infra = {"cloud_p50_ms": 20.0}
     return {"compare_pair": record("compare_pair", 1, metrics=metrics), "validate_infra": record("validate_infra", 1, metrics=infra)}
@@ -239,7 +266,7 @@ def test_a_wrong_table_names_the_file_and_the_key(tmp_path: Path, change: dict[s
 
 
 def test_figures_are_readable() -> None:
-    assert [figure(amount) for amount in (0, 12.345, 0.0123456, 0.000012345)] == ["0.0000", "12.35", "0.0123", "1.2e-05"]
+    assert [figure(amount) for amount in (0, 12.345, 0.0123456, 0.000012345)] == ["0.00", "12.35", "0.0123", "0.000012"]
 
 
 def test_this_machine_is_no_larger_than_the_kernel_says() -> None:
