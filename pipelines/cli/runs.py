@@ -150,8 +150,11 @@ def _nodes(backend: Any, run_id: str) -> list[Any]:
 
 def _source(backend: Any) -> Any:
     """An argo-server if ARGO_SERVER names one, else the Kubernetes API."""
+    from components.core.errors import UsageError
     from pipelines.submission.argo.nodes import ClusterSource
     from pipelines.submission.argo.server import find_server
 
+    if backend.target != "kubeflow":
+        raise UsageError("only Kubeflow's runs have a Workflow", where=f"--target {backend.target}", fix="Look at the service's own pages")
     namespace = backend.connected.pods_namespace
     return find_server(namespace) or ClusterSource(backend.connected.cluster(), namespace)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
-from components.core.errors import DualError, UsageError
+from components.core.errors import DualError, UsageError, missing_extra
 from pipelines.submission.package import Inputs, Package
 from pipelines.submission.trigger import Plan
 
@@ -217,7 +217,10 @@ def open_backend(target: str, **options: Any) -> Backend:
     if target not in _BACKENDS:
         fix = f"Targets that can be submitted to: {', '.join(_BACKENDS)}; on this machine use dual run"
         raise UsageError(f"there is no backend for the target '{target}'", where="--target", fix=fix)
-    module: Any = import_module(_BACKENDS[target])
+    try:
+        module: Any = import_module(_BACKENDS[target])
+    except ModuleNotFoundError as error:
+        raise missing_extra("pipeline", error.name or "kfp") from None
     return module.open_service(**options)
 
 

@@ -199,6 +199,36 @@ def test_progress_is_a_line_for_each_change(submit: Dual) -> None:
     assert sum(line.startswith("train_cloud: running") for line in lines) == 1
 
 
+def test_a_terminal_gets_a_list_that_is_redrawn(submit: Dual, kfp: FakeKfp) -> None:
+    import io
+
+    from rich.console import Console
+
+    from components.report.story import ORDER
+    from pipelines.progress import make_progress
+    from pipelines.submission.backend import open_backend
+    from pipelines.submission.watching import Watcher
+
+    run_id = json.loads(submit("--json").output)["run"]
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    backend, progress = open_backend("kubeflow", host=kfp.url), make_progress(ORDER, console)
+    with progress:
+        progress.note("warning: no answer")
+        Watcher(backend, progress).follow(backend.run(run_id), 0.02)
+    drawn = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "✓ publish_mobile" in drawn
+    assert "warning: no answer" in drawn
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, dual: Dual) -> None:
+    monkeypatch.setitem(sys.modules, "kfp_server_api", None)
+    for name in [*sys.modules]:
+        if name.startswith("pipelines.submission.kubeflow"):
+            monkeypatch.delitem(sys.modules, name)
+    result = dual("runs", "list")
+    assert (result.exit_code, "uv sync --extra pipeline" in result.output) == (2, True), result.output
+
+
 def test_a_refused_run_ends_with_3_though_kubeflow_calls_it_succeeded(submit: Dual, kfp: FakeKfp) -> None:
     kfp.state.play = refuses
     result = submit(*WATCH)
