@@ -131,9 +131,11 @@ class KubeflowSite(Section):
                 name="dual-store",
                 optional=True,
                 env={key: key for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")},
-            )
+            ),
+            Secret(name="dual-signing-key", optional=True, env={"signing-key": "DUAL_SIGNING_KEY"}, steps=["publish_mobile"]),
         ],
-        description="Secrets as environment variables; the default one holds the credentials of an s3:// store, and may be missing.",
+        description="Secrets as environment variables. The default ones hold the credentials of an s3:// store and the key that signs "
+        "channels; each may be missing.",
     )
     secret_files: list[SecretFiles] = Field(default=[], description="Secrets as files.")
     image_pull_secrets: list[Name] = Field(default=[], description="Secrets with the registry's credentials.")

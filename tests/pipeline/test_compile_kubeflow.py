@@ -157,10 +157,21 @@ def test_a_cache_volume_is_mounted_where_downloads_and_weights_are_kept() -> Non
 
 @pytest.mark.parametrize("step", ORDER)
 def test_credentials_of_the_store_come_from_a_secret_that_may_be_missing(step: str) -> None:
-    (secret,) = pod(step)["secretAsEnv"]
+    secret = pod(step)["secretAsEnv"][0]
     assert (secret["secretName"], secret["optional"]) == ("dual-store", True)
     names = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"}
     assert {(pair["secretKey"], pair["envVar"]) for pair in secret["keyToEnv"]} == {(name, name) for name in names}
+
+
+@pytest.mark.parametrize("step", ORDER)
+def test_the_key_that_signs_channels_is_given_to_the_step_that_publishes_and_no_other(step: str) -> None:
+    signing = [secret for secret in pod(step)["secretAsEnv"] if secret["secretName"] == "dual-signing-key"]
+    if step == "publish_mobile":
+        assert [(entry["optional"], entry["keyToEnv"]) for entry in signing] == [
+            (True, [{"secretKey": "signing-key", "envVar": "DUAL_SIGNING_KEY"}])
+        ]
+    else:
+        assert signing == []
 
 
 def test_secrets_and_files_of_a_site_go_to_the_steps_that_it_names() -> None:

@@ -100,8 +100,12 @@ def test_what_the_backend_refuses(parameters: dict[str, Any], words: str, tmp_pa
 def test_credentials_are_in_the_pods_and_not_in_the_package(tmp_path: Path) -> None:
     secret = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS_ENDPOINT_URL": "http://minio:9000"}
     package = text("kubeflow")
-    run = Backend(package, tmp_path, answers=BLESSED, secrets={"dual-store": secret}).run(GIVEN)
-    assert all(pod["env"] == secret for pod in run.pods.values())
+    secrets = {"dual-store": secret, "dual-signing-key": {"signing-key": "PEM"}}
+    run = Backend(package, tmp_path, answers=BLESSED, secrets=secrets).run(GIVEN)
+    signing = {"DUAL_SIGNING_KEY": "PEM"}
+    assert {step: pod["env"] for step, pod in run.pods.items()} == {
+        step: {**secret, **(signing if step == "publish-mobile" else {})} for step in run.pods
+    }
     assert "s3cr3t" not in package
 
 
