@@ -137,14 +137,12 @@ class NewArchive(Files):
         raise UsageError("is written, not read", where=self.where, fix="Read it when it is whole")
 
     def write(self, name: str, size: int, pieces: Iterator[bytes]) -> None:
-        """Append; what failed half-way is cut off again."""
+        """Append; what failed half-way is written over by the next try."""
         start = self._tar.offset
         try:
             self._tar.addfile(_entry(name, size), cast("Any", _Pieces(pieces)))
         except BaseException:
-            file = cast("Any", self._tar.fileobj)
-            file.seek(start)
-            file.truncate()
+            cast("Any", self._tar.fileobj).seek(start)
             self._tar.offset = start
             raise
         self._sizes[name] = size

@@ -117,6 +117,7 @@ class RegistryImages(Images):
         headers = {"Range": f"bytes={start}-"} if start else {}
         with self.session.stream("GET", self._path(f"blobs/{blob.digest}"), self._pull, headers=headers) as answer:
             skip = 0 if answer.status_code == httpx.codes.PARTIAL_CONTENT else start
-            for piece in answer.iter_raw(_PIECE):
+            # As they come: what waits for a larger piece would be lost where the connection breaks.
+            for piece in answer.iter_raw():
                 yield piece[skip:]
                 skip = max(0, skip - len(piece))

@@ -26,7 +26,7 @@ from tests.conftest import ROOT, SHARED
 from tests.live.releases import IMAGES, Releases
 
 RIG = SHARED / "rig" / "rig"
-RIG_NAME = "live"
+RIG_NAME = os.environ.get("RIG_NAME", "live")
 REGISTRY = "registry.local:5000"
 IMAGES_BUILT = ("dual-deployer", "dual-server")
 REPLICAS = 2
@@ -60,6 +60,12 @@ class LiveCluster:
         """The rig's output."""
         return self.run(RIG, *arguments)
 
+    def build_image(self, name: str) -> str:
+        """Build one of our Dockerfiles into the cluster's registry, where it is under a tag of what it is made of; its full name."""
+        image = f"{REGISTRY}/{name}:{image_tag()}"
+        self.rig("images", "build", "-t", image, "-f", ROOT / "images" / name / "Dockerfile", ROOT)
+        return image
+
 
 def rig_environment() -> dict[str, str]:
     """The environment that `rig env` prints, for the cluster of these tests."""
@@ -92,7 +98,7 @@ def _running(environment: dict[str, str], began: float, log: Callable[[str], Non
         cluster = LiveCluster(rig_environment(), "")
         log(f"cluster up after {time.monotonic() - began:.0f} s")
         for image in IMAGES_BUILT:
-            cluster.rig("images", "build", "-t", f"{REGISTRY}/{image}:{image_tag()}", "-f", ROOT / "images" / image / "Dockerfile", ROOT)
+            cluster.build_image(image)
             log(f"{image} built after {time.monotonic() - began:.0f} s")
         yield LiveCluster(cluster.environment, _host(cluster))
     finally:

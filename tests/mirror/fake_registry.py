@@ -35,6 +35,9 @@ class Stored:
         self.identity_token = ""
         self.tokens: dict[str, str] = {}
         self.mounts = True
+        self.ranges = True
+        self.sent = 0
+        """Bytes of blobs that went out."""
         self.cut_reads_after: list[int] = []
         """Bytes after which the next answers to GET of a blob break off."""
         self.fail: list[int] = []
@@ -168,14 +171,17 @@ class Handler(BaseHTTPRequestHandler):
         if (repository, digest) not in self.stored.owned:
             return self._error(404, "BLOB_UNKNOWN")
         data = self.stored.damage + self.stored.blobs[digest][len(self.stored.damage) :]
-        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-")) if self.stored.ranges else 0
         answer = data[start:]
         headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
         if self.command == "GET" and self.stored.cut_reads_after:
             self._head(206 if start else 200, len(answer), headers)
-            self.wfile.write(answer[: self.stored.cut_reads_after.pop(0)])
+            cut = answer[: self.stored.cut_reads_after.pop(0)]
+            self.wfile.write(cut)
+            self.stored.sent += len(cut)
             self.close_connection = True
             return None
+        self.stored.sent += len(answer) if self.command == "GET" else 0
         return self._answer(206 if start else 200, answer, headers)
 
     def _upload(self, repository: str, session: str, query: dict[str, str], body: bytes) -> None:

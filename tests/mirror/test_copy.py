@@ -124,12 +124,25 @@ def test_a_folder_is_added_to_and_an_archive_is_left_alone_on_failure(here: Stor
     assert [path.name for path in tmp_path.glob(".images*")] == []
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_stopped(here: Stored, there: Stored, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(here: Stored, there: Stored, tmp_path: Path, ranges: bool) -> None:
     digest = add_image(here, "app", "1", [BASE])
-    here.cut_reads_after = [150_000, 100_000]
+    here.cut_reads_after, here.ranges = [150_000, 100_000], ranges
     (done,) = mirror(manifest(tmp_path, f"{here.address}/app:1"), there.address, here, there)
     assert done.copied.image.digest == digest
     assert BASE in there.blobs.values()
+    # A registry that gives no parts sends everything again, and what is known of it is passed over.
+    assert (here.sent == done.copied.size) == ranges
+
+
+def test_a_layer_that_failed_in_an_archive_is_written_over(here: Stored, tmp_path: Path) -> None:
+    add_image(here, "app", "1", [BASE])
+    source = manifest(tmp_path, f"{here.address}/app:1")
+    mirror(source, f"oci-archive:{tmp_path / 'quiet.tar'}", here)
+    # Some of it, then nothing for as often as a download is continued: the layer is begun again.
+    here.cut_reads_after = [150_000, 0, 0, 0]
+    mirror(source, f"oci-archive:{tmp_path / 'troubled.tar'}", here)
+    assert (tmp_path / "troubled.tar").read_bytes() == (tmp_path / "quiet.tar").read_bytes()
 
 
 def test_passing_failures_are_tried_again_and_lasting_ones_said(here: Stored, there: Stored, tmp_path: Path) -> None:

@@ -22,24 +22,19 @@ Json = dict[str, Any]
 DOCKERFILES = {path.parent.name: path.read_text() for path in sorted((ROOT / "images").glob("*/Dockerfile"))}
 SKAFFOLD: Json = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
 PROFILES = {profile["name"]: profile for profile in SKAFFOLD["profiles"]}
-DIFFERS = (
-    "--extra",
-    "ACCELERATOR",
-    "executor",
-    "# KFP's",
-    "# Differs",
-    "LD_LIBRARY_PATH",
-    "image.title",
-    "image.description",
-    "CMD",
-    "EXPOSE",
-)
+DIFFERS = ("--extra ", "LD_LIBRARY_PATH", "image.title", "image.description", "CMD [", "EXPOSE", "# Differs: the extras.")
 
 
 def recipe(name: str) -> list[str]:
-    """A Dockerfile without what may differ."""
-    lines = DOCKERFILES[name].partition("FROM ")[2].splitlines()
-    return [line for line in lines if not any(word in line for word in DIFFERS)]
+    """A Dockerfile without what may differ: what is marked, to the next comment, and single lines."""
+    lines: list[str] = []
+    marked = False
+    for line in DOCKERFILES[name].partition("FROM ")[2].splitlines():
+        if line.startswith("#") or not line:
+            marked = line.startswith("# Differs")
+        if not marked and not any(word in line for word in DIFFERS):
+            lines.append(line)
+    return lines
 
 
 def last_stage(name: str) -> str:
