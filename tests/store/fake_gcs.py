@@ -32,6 +32,11 @@ class Bucket:
         self.generations = itertools.count(1_700_000_000_000_001)
         self.sessions: dict[str, tuple[dict[str, Any], str]] = {}
         self.requests: list[str] = []
+        self.headers: dict[str, dict[str, str]] = {}
+        """What was said of an object, by name."""
+        self.faults: dict[int, int] = {}
+        """Number of a request (from 1) → status that it is answered with, without effect."""
+        self.count = 0
         self.lose_answers = 0
         """Uploads that take effect and are answered 503, so that the client repeats them."""
 
@@ -44,6 +49,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep the log quiet."""
+
+    def parse_request(self) -> bool:
+        """Answer a planned fault before anything else."""
+        if not super().parse_request():
+            return False
+        with self.bucket.lock:
+            self.bucket.count += 1
+            fault = self.bucket.faults.get(self.bucket.count)
+        if fault is None:
+            return True
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._error(fault, "Planned")
+        return False
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -58,7 +76,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._error(404, "No such object")
         if query.get("alt") == "media":
             digest = base64.b64encode(hashlib.md5(found[0]).digest()).decode()  # noqa: S324
-            return self._answer(200, found[0], {"X-Goog-Generation": str(found[1]), "X-Goog-Hash": f"md5={digest}"})
+            said = self.bucket.headers.get(unquote(match[2]), {})
+            return self._answer(200, found[0], {"X-Goog-Generation": str(found[1]), "X-Goog-Hash": f"md5={digest}", **said})
         return self._json(resource(unquote(match[2]), *found))
 
     def do_POST(self) -> None:
@@ -68,12 +87,15 @@ class Handler(BaseHTTPRequestHandler):
         self.bucket.requests.append(f"POST {query.get('uploadType')} ifGenerationMatch={query.get('ifGenerationMatch')}")
         if query.get("uploadType") == "resumable":
             session = f"s{len(self.bucket.sessions)}"
-            self.bucket.sessions[session] = (json.loads(body), query.get("ifGenerationMatch", ""))
+            wanted = {"contentType": self.headers.get("X-Upload-Content-Type"), **json.loads(body)}
+            self.bucket.sessions[session] = (wanted, query.get("ifGenerationMatch", ""))
             return self._answer(200, b"", {"Location": f"http://{self.headers['Host']}/upload/session?id={session}"})
         head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
         parts: Any = message_from_bytes(head + body, policy=HTTP)
-        metadata, media = (part.get_payload(decode=True) for part in parts.get_payload())
-        return self._write(json.loads(metadata), media_of(body, media), query.get("ifGenerationMatch", ""))
+        metadata, media = parts.get_payload()
+        # The service takes the type from the media's own head unless the metadata says one.
+        wanted = {"contentType": media["Content-Type"], **json.loads(metadata.get_payload(decode=True))}
+        return self._write(wanted, media_of(body, media.get_payload(decode=True)), query.get("ifGenerationMatch", ""))
 
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -95,6 +117,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self._error(412, "At least one of the pre-conditions you specified did not hold.")
             generation = next(self.bucket.generations)
             self.bucket.objects[name] = (data, generation, metadata)
+            said = {"Cache-Control": wanted.get("cacheControl"), "Content-Type": wanted.get("contentType")}
+            self.bucket.headers[name] = {header: value for header, value in said.items() if value}
             if self.bucket.lose_answers:
                 self.bucket.lose_answers -= 1
                 return self._error(503, "Backend Error")

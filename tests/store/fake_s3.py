@@ -27,6 +27,11 @@ class Bucket:
         """Parts of unfinished multipart uploads, by upload id and number."""
         self.lock = threading.Lock()
         self.requests: list[str] = []
+        self.headers: dict[str, dict[str, str]] = {}
+        """What was said of an object, by key."""
+        self.faults: dict[int, int] = {}
+        """Number of a request (from 1) → status that it is answered with, without effect."""
+        self.count = 0
         self.conflicts = 0
         """Conditional writes to answer with 409, as S3 does for writes at the same moment."""
 
@@ -44,6 +49,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep the log quiet."""
+
+    def parse_request(self) -> bool:
+        """Answer a planned fault before anything else."""
+        if not super().parse_request():
+            return False
+        with self.bucket.lock:
+            self.bucket.count += 1
+            fault = self.bucket.faults.get(self.bucket.count)
+        if fault is None:
+            return True
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._error(fault, "Planned")
+        return False
 
     def _key(self) -> str:
         return unquote(urlsplit(self.path).path).split("/", 2)[2]
@@ -65,6 +83,7 @@ class Handler(BaseHTTPRequestHandler):
             if (absent == "*" and found is not None) or (match and found is not None and etag(found) != match):
                 return self._error(412, "PreconditionFailed")
             self.bucket.objects[key] = data
+            self.bucket.headers[key] = {name: value for name in ("Cache-Control", "Content-Type") if (value := self.headers.get(name))}
         return self._answer(200, b"", {"ETag": etag(data)})
 
     def do_GET(self) -> None:
@@ -73,10 +92,10 @@ class Handler(BaseHTTPRequestHandler):
         if "list-type" in query:
             return self._list(query)
         with self.bucket.lock:
-            found = self.bucket.objects.get(self._key())
+            found, said = self.bucket.objects.get(self._key()), self.bucket.headers.get(self._key(), {})
         if found is None:
             return self._error(404, "NoSuchKey")
-        return self._answer(200, found, {"ETag": etag(found), "Last-Modified": "Sat, 21 Nov 2026 06:00:00 GMT"})
+        return self._answer(200, found, {"ETag": etag(found), "Last-Modified": "Sat, 21 Nov 2026 06:00:00 GMT", **said})
 
     do_HEAD = do_GET
 

@@ -33,6 +33,8 @@ class Plan:
     lie: int = 0
     """Bytes to add to Content-Range."""
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
+    caching: dict[str, str | None] = field(default_factory=dict)
+    """Path → what the last request said to caches."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -46,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         plan = self.plan
         plan.asked.append((self.command, self.path, self.headers.get("Range")))
+        plan.caching[self.path] = self.headers.get("Cache-Control")
         if plan.statuses and (status := plan.statuses.pop(0)) != 200:
             return self._head(status, 0)
         if target := plan.redirects.get(self.path):

@@ -10,7 +10,7 @@ from components.core.stores.base import Store
 def open_store(uri: str) -> Store:
     """The store at a folder, `file://`, `gs://bucket/prefix`, `s3://bucket/prefix`, or (read-only) `http(s)://host/path`.
 
-    Raises `UsageError` for any other address.
+    `firebase://bucket/prefix` is a gs:// store as apps read it, read-only as well. Raises `UsageError` for any other address.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme == "file":
@@ -26,6 +26,10 @@ def open_store(uri: str) -> Store:
         from components.core.stores.s3 import S3Store
 
         return S3Store(bucket, prefix.strip("/"))
+    if scheme == "firebase" and bucket:
+        from components.core.stores.firebase import FirebaseStore
+
+        return FirebaseStore(bucket, prefix.strip("/"))
     if scheme in {"http", "https"} and _is_base(uri):
         from components.core.stores.http import HttpStore
 

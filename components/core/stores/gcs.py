@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from components.core.errors import DualError, MissingObjectError, StaleError
 from components.core.stores.base import Object, Store, check_prefix, join, too_large
+from components.core.stores.headers import cache_control, content_type
 
 _WRITER = "dual-writer"
 
@@ -47,7 +48,7 @@ class GcsStore(Store):
     def put(self, name: str, data: bytes) -> None:
         """Upload without a precondition."""
         with self._asking(name):
-            self._blob(name).upload_from_string(data, content_type="application/octet-stream")
+            self._blob(name).upload_from_string(data, content_type=content_type(name))
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         """Upload with ifGenerationMatch=0."""
@@ -86,7 +87,7 @@ class GcsStore(Store):
             blob = self._blob(name)
             blob.metadata = {_WRITER: writer}
             try:
-                blob.upload_from_string(data, content_type="application/octet-stream", if_generation_match=generation)
+                blob.upload_from_string(data, content_type=content_type(name), if_generation_match=generation)
             except PreconditionFailed:
                 # The client repeats an upload whose answer was lost; the repetition then fails on our own write.
                 found = self._bucket.get_blob(blob.name)
@@ -96,7 +97,10 @@ class GcsStore(Store):
             return str(blob.generation)
 
     def _blob(self, name: str) -> Any:
-        return self._bucket.blob(join(self.prefix, join(name)))
+        blob = self._bucket.blob(join(self.prefix, join(name)))
+        # What is publicly readable and says nothing is cached for an hour, channels too.
+        blob.cache_control = cache_control(name)
+        return blob
 
     @contextmanager
     def _asking(self, name: str) -> Iterator[None]:

@@ -113,7 +113,7 @@ class HttpStore(Store):
     def _answer(self, method: str, name: str, headers: dict[str, str] | None = None) -> Iterator[httpx.Response]:
         """The server's answer, its body unread; what it or the network refuses, in our own errors."""
         # A copy of unknown age in some cache on the way is as good as a blob, and as bad as an old channel.
-        asked = (headers or {}) if is_immutable(name) else {"Cache-Control": "no-cache", **(headers or {})}
+        asked = {**self._extra_headers(), **({} if is_immutable(name) else {"Cache-Control": "no-cache"}), **(headers or {})}
         try:
             with self._client.stream(method, self._address(name), headers=asked) as answer:
                 self._require_success(answer, name)
@@ -137,6 +137,10 @@ class HttpStore(Store):
 
     def _address(self, name: str) -> str:
         return f"{self._base}/{quote(join(name))}"
+
+    def _extra_headers(self) -> dict[str, str]:
+        """What goes with every request; a store that needs a token says so here."""
+        return {}
 
     def _where(self, name: str) -> str:
         return f"{self.uri}/{name}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from components.core.errors import DataError, DualError, MissingObjectError, StaleError
 from components.core.stores.base import Object, Store, check_prefix, join, too_large
+from components.core.stores.headers import cache_control, content_type
 
 _ESCAPED = frozenset('#%?*:|"<>^`{}[]~')
 """object_store percent-encodes these in keys, so that other clients would see other names."""
@@ -67,7 +68,7 @@ class S3Store(Store):
         import obstore
 
         with self._asking(name):
-            obstore.put(self._client, self._key(name), data)
+            obstore.put(self._client, self._key(name), data, attributes=_attributes(name))
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         """Upload with If-None-Match: *."""
@@ -111,7 +112,8 @@ class S3Store(Store):
 
         with self._asking(name):
             # One request: the parts of a multipart upload carry no precondition.
-            return str(obstore.put(self._client, self._key(name), data, mode=mode, use_multipart=False)["e_tag"])
+            attributes = _attributes(name)
+            return str(obstore.put(self._client, self._key(name), data, mode=mode, use_multipart=False, attributes=attributes)["e_tag"])
 
     def _key(self, name: str) -> str:
         key = join(self.prefix, join(name))
@@ -148,6 +150,10 @@ class S3Store(Store):
         endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
         plain_http: Any = {"allow_http": True} if endpoint.startswith("http://") else None
         return Client(self.bucket_name, client_options=plain_http)
+
+
+def _attributes(name: str) -> Any:
+    return {"Cache-Control": cache_control(name), "Content-Type": content_type(name)}
 
 
 def _first_line(error: Exception) -> str:
