@@ -370,10 +370,17 @@ def test_what_a_connection_file_may_not_say(dual: Dual, tmp_path: Path, content:
     assert "abc-secret" not in result.output
 
 
-def test_the_tools_own_file_of_kfp_is_neither_read_nor_written(kfp: FakeKfp, dual: Dual, tmp_path: Path) -> None:
+def test_the_tools_own_file_of_kfp_is_neither_read_nor_written(
+    kfp: FakeKfp, dual: Dual, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kfp as sdk
+
     (folder := tmp_path / ".config" / "kfp").mkdir(parents=True)
-    (file := folder / "context.json").write_text(json.dumps({"namespace": "someone", "client_authentication_cookie": "a=b"}))
+    header = {"client_authentication_header_name": "X-Other-Tool", "client_authentication_header_value": "secret"}
+    (file := folder / "context.json").write_text(json.dumps({"namespace": "someone", "client_authentication_cookie": "a=b", **header}))
+    # Its place was worked out when kfp was imported.
+    monkeypatch.setattr(sdk.Client, "_LOCAL_KFP_CONTEXT", str(file))
     before = (file.read_text(), stat.S_IMODE(file.stat().st_mode))
     assert dual("runs", "list").exit_code == 0
-    assert all("Cookie" not in request.headers for request in kfp.requests)
+    assert not any({"Cookie", "X-Other-Tool"} & set(request.headers) for request in kfp.requests)
     assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == before

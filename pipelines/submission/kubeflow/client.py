@@ -32,7 +32,9 @@ class _Client(kfp.Client):
     That one is tried five times with five seconds between, each time with a traceback, when an identity is refused: `connect` asks instead.
     """
 
-    _LOCAL_KFP_CONTEXT = ""
+    def _load_context_setting_or_default(self) -> None:
+        """Nothing is read: that file may hold a namespace, a cookie and a header of another tool."""
+        self._context_setting = {"namespace": ""}
 
     def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
         """Nothing is asked here."""
