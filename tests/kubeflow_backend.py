@@ -11,7 +11,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,10 +183,20 @@ class Backend:
         return result.returncode, result.stdout + result.stderr
 
 
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that a nameless user can reach; pytest's own are closed to everybody else."""
+    with tempfile.TemporaryDirectory(prefix="kubeflow-") as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
 def _as_nobody(pod: Path) -> list[str]:
     """A pod's user is a number without a name or a home: what starts a command so, and gives it the pod's folders (root only)."""
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         return []
+    # Reading needs no rights below, but access(2) asks for them, and TensorFlow calls it.
+    assert all(folder.stat().st_mode & 0o001 for folder in pod.parents), f"{pod} can't be reached by others: use open_folder()"
     for folder in (pod, *pod.rglob("*")):
         os.chown(folder, _USER, _USER)
     os.chown(pod / "workdir", 0, 0)

@@ -15,7 +15,7 @@ from pipelines.compile import compile_pipeline
 from pipelines.settings import parse_overrides
 from pipelines.targets import make_target
 from tests.e2e.test_run import SMALL
-from tests.kubeflow_backend import Backend, Run
+from tests.kubeflow_backend import Backend, Run, open_folder
 from tests.store.fake_s3 import fake_s3
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -36,13 +36,12 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site() -> Iterator[Site]:
     """Kubeflow's backend with a Secret that says where the store is; nothing of it is in the package."""
     import json
 
-    root = tmp_path_factory.mktemp("kubeflow")
     overrides = [f"{key}={value}" for key, value in SMALL.items()]
-    with fake_s3() as (address, _), pytest.MonkeyPatch.context() as patch:
+    with fake_s3() as (address, _), open_folder() as root, pytest.MonkeyPatch.context() as patch:
         secret = {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_REGION": "us-east-1"}
         for name, value in secret.items():
             patch.setenv(name, value)

@@ -1,6 +1,7 @@
 """The compiled Kubeflow package as the backend takes it: what the driver resolves, which pods come of it, and how its steps start."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from components.core.record import read_records
 from components.core.stores import open_store
 from components.report.story import ORDER, tell
-from tests.kubeflow_backend import Backend, Refused, Run
+from tests.kubeflow_backend import Backend, Refused, Run, open_folder
 from tests.pipeline.compiled import text
 
 GIVEN = {"data": "drawn", "store": "s3://bucket/dual"}
@@ -116,21 +117,20 @@ def test_a_secret_that_must_be_there_is_missed(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
+def store() -> Iterator[Path]:
     """A folder that a pod's user may write to."""
-    folder = tmp_path / "store"
-    folder.mkdir()
-    folder.chmod(0o777)
-    return folder
+    with open_folder() as folder:
+        yield folder
 
 
-def started(tmp_path: Path, store: Path, **parameters: Any) -> Run:
+def started(store: Path, **parameters: Any) -> Run:
     """A run whose steps are processes of a nameless user, with a working folder that is read-only."""
-    return Backend(text("kubeflow"), tmp_path / "pods").run({"data": "/nowhere", "store": str(store), **parameters})
+    with open_folder() as pods:
+        return Backend(text("kubeflow"), pods).run({"data": "/nowhere", "store": str(store), **parameters})
 
 
-def test_a_form_that_is_refused_is_reported_by_the_exit_step(tmp_path: Path, store: Path) -> None:
-    run = started(tmp_path, store, settings='{"train_cloud": {"image_sise": 3}}')
+def test_a_form_that_is_refused_is_reported_by_the_exit_step(store: Path) -> None:
+    run = started(store, settings='{"train_cloud": {"image_sise": 3}}')
     assert (run.states["ingest"], run.states["exit-handler-1"], run.states["report"]) == ("FAILED", "FAILED", "SUCCEEDED"), run.logs
     story = tell(read_records(open_store(str(store)), run.id))
     assert (story.outcome, story.exit_code, story.failed_step) == ("FAILED", 2, "ingest")
@@ -139,8 +139,8 @@ def test_a_form_that_is_refused_is_reported_by_the_exit_step(tmp_path: Path, sto
     assert not (store / "runs" / run.id / "settings.json").exists()
 
 
-def test_bad_data_is_reported_with_the_settings_that_the_form_came_to(tmp_path: Path, store: Path) -> None:
-    run = started(tmp_path, store, settings='{"report": {"currency": "EUR"}}', profile="standard", spans="all")
+def test_bad_data_is_reported_with_the_settings_that_the_form_came_to(store: Path) -> None:
+    run = started(store, settings='{"report": {"currency": "EUR"}}', profile="standard", spans="all")
     assert run.states["report"] == "SUCCEEDED", run.logs
     story = tell(read_records(open_store(str(store)), run.id))
     assert (story.outcome, story.exit_code) == ("FAILED", 4)
