@@ -102,6 +102,18 @@ def test_an_undo_after_the_old_pods_are_gone_starts_them_again_and_asks_them(sta
     stage.has_all("a")
 
 
+def test_an_undo_that_died_after_it_started_the_pods_still_asks_them(stage: Stage) -> None:
+    assert stage.run("b").error is None
+    machine = stage.machine("a", Scene(), kind="undo")
+    machine.objects.claim()
+    machine.objects.scale(machine.candidate, 3)
+    stage.settle("a")
+    undone = undo(stage, "a", Scene(passes=False))
+    assert isinstance(undone.error, RolloutError)
+    assert "the candidate failed its preview" in str(undone.error)
+    stage.has_all("b")
+
+
 def test_an_undo_goes_to_the_very_pods_of_before_though_the_template_changed(stage: Stage) -> None:
     assert stage.run("b").error is None
     before = stage.revision("a")

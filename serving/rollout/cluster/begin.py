@@ -204,6 +204,7 @@ def _fresh(
     now = site.clock.now()
     alive = before is not None and not before.is_over()
     stable = _stable(site, service, before)
+    replicas = _replicas(site, template, stable)
     # The objects may remember more than a state that somebody deleted.
     epoch = 1 + max(before.epoch if before else 0, stamp_of(service))
     history = before.history if before else []
@@ -221,7 +222,8 @@ def _fresh(
         sequence=site.published.sequence(),
         plan=plan,
         routed=_has_route(site, before),
-        replicas=_replicas(site, template, stable),
+        replicas=replicas,
+        still_up=kind == "undo" and _is_up(site, candidate, replicas),
         started=stamp(now),
         deadline=stamp(now),
         history=history,
@@ -298,6 +300,12 @@ def _seen(before: ClusterRollout | None) -> list[Revision]:
 
 def _longest(known: list[Revision]) -> str:
     return max((each.digest for each in known), key=len, default="")
+
+
+def _is_up(site: Site, revision: Revision, replicas: int) -> bool:
+    """Whether so many pods of a revision are wanted and ready."""
+    found = site.api.find("Deployment", site.names.deployment(revision.revision)) or {"spec": {}}
+    return min(found["spec"].get("replicas", 0), (found.get("status") or {}).get("readyReplicas", 0)) >= replicas
 
 
 def _has_route(site: Site, before: ClusterRollout | None) -> bool:

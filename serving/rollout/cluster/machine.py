@@ -87,7 +87,7 @@ class Machine(Keeper):
         self._ensure_candidate()
         self.select_preview(self.candidate)
         first = self.first_pods()
-        if self.state.kind == "undo" and self.objects.pods(self.candidate).ready >= first:
+        if self.state.still_up and self.objects.pods(self.candidate).ready >= first:
             return self._prepared("promote", "the pods of before are still ready")
         if self.recreates():
             return self._prepared("promote", "the candidate's Deployment is there, without pods")

@@ -109,6 +109,8 @@ class ClusterRollout(BaseModel):
     """Whether the cluster has an HTTPRoute for this model: it makes the weights, and not the number of pods."""
     replicas: int = 1
     """How many candidate pods take over."""
+    still_up: bool = False
+    """At an undo: whether the pods of before were all ready when it began. Those that it starts itself are checked."""
     pods_digest: str = ""
     """What the candidate's pods ran when they were checked: it must be the same when they get traffic. Empty before."""
     started: Moment
