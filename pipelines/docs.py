@@ -24,6 +24,8 @@ from pipelines.settings import PROFILES, Settings, profile_names
 from pipelines.step_needs import NEEDS
 from pipelines.targets import site
 from pipelines.targets.needs import Needs
+from serving.rollout.analysis.settings import PrometheusMetric, WebhookMetric
+from serving.rollout.cluster.settings import Plan, Step
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 
@@ -50,6 +52,7 @@ def configuration() -> str:
             lines += [f"## {name}", "", (model.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "), ""]
             lines += [*_rows(_flat(model, info.default)), ""]
     lines += _gates()
+    lines += _plan()
     lines += _sites()
     lines += ["## Profiles", "", "What each profile sets on top of the defaults.", ""]
     for name in profile_names():
@@ -72,6 +75,16 @@ def main(arguments: list[str]) -> int:
 def _gates() -> list[str]:
     rows = ["## Gates", "", "Every `gate` holds these:", "", *_rows(list(Gate.model_fields.items())), ""]
     return [*rows, "A threshold holds any of:", "", *_rows(list(Threshold.model_fields.items())), ""]
+
+
+def _plan() -> list[str]:
+    where = "`roll_out_cloud.kubernetes.plan`, the file of `dual rollout start --plan`, or `settings.yaml` in the ConfigMap "
+    where += "`<name>-rollout-settings` ([operating](operate.md) explains it):"
+    lines = ["## Rollout plan", "", f"The course of a rollout on Kubernetes: {where}", "", *_rows(_flat(Plan, Plan())), ""]
+    for title, model in {"A step": Step, "A Prometheus metric": PrometheusMetric, "A webhook metric": WebhookMetric}.items():
+        said = (model.__doc__ or "").strip().split("\n\n")[0]
+        lines += [f"{title}: {said}", "", *_rows(list(model.model_fields.items())), ""]
+    return lines
 
 
 def _sites() -> list[str]:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.fetch.order import read_order
+from serving.fetch.order import read_hold_order, read_order
 from serving.rollout.cluster.names import (
     ACTION,
     COMPONENT,
     DIGEST_VARIABLE,
     EPOCH,
+    FETCHER,
+    HOLDS,
     NAME,
     RELEASE_VARIABLE,
     REVISION,
@@ -22,11 +24,11 @@ from serving.rollout.cluster.names import (
     STABLE,
     Names,
 )
-from serving.rollout.cluster.revision import Revision, render, replicas_of, revision_of
+from serving.rollout.cluster.revision import makes_hosts, render, replicas_of, revision_of
 from serving.rollout.cluster.settings import SETTINGS_KEY
 from serving.rollout.cluster.site import parse_plan
 from serving.server.__main__ import _parser
-from serving.server.config import read_monitoring
+from serving.server.config import read_models, read_monitoring
 from serving.server.metrics import Metrics
 from serving.server.options import METRICS_PATH
 from serving.server.status import Code
@@ -35,7 +37,7 @@ from tests.cluster.test_manifests import FOLDERS, title
 
 pytestmark = pytest.mark.cluster
 NAMES = Names(namespace="dual-deploy")
-RELEASE = Revision(release="0123456789ab", revision="0123456789ab-cdef01", digest="d" * 64)
+PARTS = (("containers", "server"), ("initContainers", FETCHER))
 
 
 @pytest.fixture(scope="module", params=FOLDERS, ids=title)
@@ -52,14 +54,38 @@ def test_the_template_is_what_a_rollout_copies(built: dict[tuple[str, str], Json
         template["spec"]["template"]["metadata"]["labels"].items() >= {NAME: "classifier", COMPONENT: SERVER, REVISION: "template"}.items()
     )
     assert template["spec"]["selector"]["matchLabels"].items() >= {REVISION: "template"}.items()
-    made = render(template, RELEASE, NAMES, 3)
+    revision = revision_of("0123456789ab", "d" * 64, template)
+    assert revision.revision.startswith("labels-" if makes_hosts(template) else "0123456789ab-")
+    made = render(template, revision, NAMES, 3)
     (fetch,), (server,) = (made["spec"]["template"]["spec"][key] for key in ("initContainers", "containers"))
-    assert (fetch["name"], server["name"]) == ("fetch", "server")
-    variables = {each["name"]: each.get("value", "") for each in fetch["env"]}
-    assert (variables[RELEASE_VARIABLE], variables[DIGEST_VARIABLE]) == (RELEASE.release, RELEASE.digest)
-    assert read_order({**variables, "DUAL_STORE": "/store"}).model_dir == Path("/models/classifier")
+    assert (fetch["name"], server["name"]) == (FETCHER, "server")
+    variables = {each["name"]: each.get("value", "") for each in fetch["env"]} | {"DUAL_STORE": "/store"}
+    if makes_hosts(template):
+        assert (variables[RELEASE_VARIABLE], variables[DIGEST_VARIABLE]) == ("", ""), "a release in here would restart the pods"
+        order = read_hold_order(variables)
+        assert (order.host, order.name, order.model_dir) == (revision.revision, NAMES.service, Path("/models/classifier"))
+        assert fetch["command"] == ["python", "-m", "serving.fetch", "--hold"]
+        assert fetch["restartPolicy"] == "Always"
+    else:
+        assert (variables[RELEASE_VARIABLE], variables[DIGEST_VARIABLE]) == (revision.release, revision.digest)
+        assert read_order(variables).model_dir == Path("/models/classifier")
+        assert fetch["command"] == ["python", "-m", "serving.fetch"]
+        assert "restartPolicy" not in fetch
     assert "template" not in set(leaves(made))
-    assert revision_of("0123456789ab", "", template).revision.startswith("0123456789ab-")
+
+
+def test_only_the_holder_gets_a_token(built: dict[tuple[str, str], Json]) -> None:
+    spec = built["Deployment", NAMES.template]["spec"]["template"]["spec"]
+    tokens = {
+        each["name"]
+        for each in spec["volumes"]
+        if any("serviceAccountToken" in source for source in each.get("projected", {}).get("sources", []))
+    }
+    assert bool(tokens) == makes_hosts(built["Deployment", NAMES.template])
+    assert spec["automountServiceAccountToken"] is False
+    server, fetch = (next(each for each in spec[key] if each["name"] == name) for key, name in PARTS)
+    assert not tokens & {each["name"] for each in server["volumeMounts"]}
+    assert tokens <= {each["name"] for each in fetch["volumeMounts"] if each.get("readOnly")}
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -84,20 +110,30 @@ def test_nothing_that_a_rollout_owns_is_applied(built: dict[tuple[str, str], Jso
     assert ("ConfigMap", NAMES.state) not in built
     for each in built.values():
         annotations = each["metadata"].get("annotations") or {}
-        assert not annotations.keys() & {EPOCH, ACTION, STABLE}
+        assert not annotations.keys() & {EPOCH, ACTION, STABLE, HOLDS}
         assert each["kind"] in ("Namespace", "PersistentVolume") or each["metadata"]["namespace"] == NAMES.namespace
 
 
 def test_the_settings_are_a_plan(built: dict[tuple[str, str], Json]) -> None:
     text = built["ConfigMap", f"{NAMES.name}-rollout-settings"]["data"][SETTINGS_KEY]
-    assert parse_plan(text, "here").strategy in ("canary", "blue-green")
+    strategy = parse_plan(text, "here").strategy
+    assert strategy in ("canary", "blue-green", "labels")
+    assert (strategy == "labels") == makes_hosts(built["Deployment", NAMES.template])
 
 
 def test_the_server_gets_flags_that_both_servers_know(built: dict[tuple[str, str], Json], tmp_path: Path) -> None:
     (server,) = built["Deployment", NAMES.template]["spec"]["template"]["spec"]["containers"]
     parsed = _parser().parse_args(server["args"])
-    assert (parsed.model_name, parsed.rest_api_port, parsed.port) == ("classifier", 8501, 8500)
-    assert parsed.max_num_load_retries == parsed.file_system_poll_wait_seconds == 0
+    assert (parsed.rest_api_port, parsed.port, parsed.max_num_load_retries) == (8501, 8500, 0)
+    hosts = makes_hosts(built["Deployment", NAMES.template])
+    if hosts:
+        assert parsed.file_system_poll_wait_seconds > 0, "TensorFlow Serving would never look for what a later configuration names"
+        assert parsed.model_config_file.parent.as_posix() in {each["mountPath"] for each in server["volumeMounts"]}
+        config = tmp_path / "models.config"
+        config.write_text(built["ConfigMap", "classifier-models"]["data"][parsed.model_config_file.name])
+        assert read_models(config).WhichOneof("config") == "model_config_list", "an empty file is another thing, and a trap"
+    else:
+        assert (parsed.model_name, parsed.file_system_poll_wait_seconds) == ("classifier", 0)
     if server["image"].startswith("dual-server"):
         assert server["command"] == ["python", "-m", "serving.server", "--host=0.0.0.0"]
         assert _parser().parse_args(server["command"][3:]).host == "0.0.0.0"
@@ -111,7 +147,8 @@ def test_the_server_gets_flags_that_both_servers_know(built: dict[tuple[str, str
     config = tmp_path / "monitoring.config"
     config.write_text(built["ConfigMap", "classifier-monitoring"]["data"][parsed.monitoring_config_file.name])
     assert read_monitoring(config) == METRICS_PATH
-    assert server["readinessProbe"]["httpGet"] == {"path": "/v1/models/classifier/metadata", "port": "rest"}
+    asked = "/v1/models/classifier/labels/stable/metadata" if hosts else "/v1/models/classifier/metadata"
+    assert server["readinessProbe"]["httpGet"] == {"path": asked, "port": "rest"}
     assert "startupProbe" not in server, "a restart of the kubelet would make every pod of its node unready"
 
 

@@ -20,7 +20,7 @@ COMBINATIONS = sorted(path for path in (MANIFESTS / "tests").iterdir() if path.i
 COMPONENTS = sorted(path.name for path in (MANIFESTS / "components").iterdir())
 # Of each group one at most: they answer the same question.
 CHOICES = [
-    ["canary", "blue-green"],
+    ["canary", "blue-green", "labels"],
     ["gcs", "s3", "http", "pvc", "image-volume"],
     ["", "gpu", "local-server"],
     ["", "monitoring", "monitoring-gmp"],

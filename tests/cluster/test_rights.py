@@ -39,6 +39,7 @@ ROLLOUT = {
 }
 GATEWAY = rights("httproutes.gateway.networking.k8s.io", "get patch", "classifier")
 INFRA_CHECK = rights("pods", "create delete") | rights("events", "list")
+HOLDER = rights("services", "get watch", "classifier")
 COMBINATIONS: list[tuple[str, str, set[Right]]] = [
     ("canary-gcs-hpa", f"{NAMESPACE}:classifier-rollout", ROLLOUT),
     ("canary-gcs-hpa", f"{NAMESPACE}:classifier-server", set()),
@@ -52,6 +53,9 @@ COMBINATIONS: list[tuple[str, str, set[Right]]] = [
     ("canary-pvc-pipeline-runner-infra-check", f"{NAMESPACE}:classifier-rollout", ROLLOUT | INFRA_CHECK),
     ("canary-pvc-pipeline-runner-infra-check", "kubeflow:pipeline-runner", ROLLOUT | INFRA_CHECK),
     ("canary-pvc-pipeline-runner-infra-check", f"{NAMESPACE}:classifier-server", set()),
+    ("labels-gcs-gpu", f"{NAMESPACE}:classifier-server", HOLDER),
+    ("labels-gcs-gpu", f"{NAMESPACE}:classifier-rollout", ROLLOUT),
+    ("labels-gcs-gpu", f"{NAMESPACE}:default", set()),
 ]
 EVERYWHERE = [NAMESPACE, "kube-system", "kubeflow", "default"]
 

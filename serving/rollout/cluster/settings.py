@@ -42,8 +42,8 @@ class Plan(Section):
     )
     make_room: bool = Field(
         default=False,
-        description="`labels`, where pods have to be made anew (the template changed, or they do not follow yet): the old ones end before "
-        "the new ones start, a gap in service. False: the new ones start beside them.",
+        description="`labels`, where pods have to be made anew (the first time, or the template changed): the old ones end before the new "
+        "ones start, a gap in service. False: the new ones start beside them.",
     )
     steps: list[Step] = Field(
         default=[Step(weight=10), Step(weight=50)], min_length=1, max_length=100, description="The canary's steps; weights rise."
@@ -57,7 +57,8 @@ class Plan(Section):
         default=30.0,
         ge=0,
         le=_YEAR,
-        description="Seconds that the old pods stay after the switch (and after the publication): an undo in this time is instant.",
+        description="Seconds that the old pods stay (`labels`: that the version of before stays loaded) after the switch, and after the "
+        "publication: an undo in this time is instant.",
     )
     publish_within: float = Field(
         default=900.0, gt=0, le=_YEAR, description="Seconds after the switch within which the pair must be published; else it goes back."
