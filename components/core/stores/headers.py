@@ -14,7 +14,7 @@ _BYTES = "application/octet-stream"
 
 def cache_control(name: str) -> str:
     """The Cache-Control header of the object of that name in a store."""
-    return _FOREVER if name.startswith(_IMMUTABLE) else _ASK_FIRST
+    return _FOREVER if is_immutable(name) else _ASK_FIRST
 
 
 def content_type(name: str) -> str:
@@ -24,4 +24,4 @@ def content_type(name: str) -> str:
 
 def is_immutable(name: str) -> bool:
     """Whether a cached copy of any age is as good as the object."""
-    return name.startswith(_IMMUTABLE)
+    return name.startswith(_IMMUTABLE) or (name.startswith("hosted/") and name.endswith(".tflite"))
