@@ -43,6 +43,8 @@ class Target:
     expected: Mapping[str, Any]
     rest_port: int = 8501
     grpc_port: int = 8500
+    label: str = ""
+    """The version label that is asked for; empty: none, which is the latest version."""
 
 
 @dataclass
@@ -117,7 +119,7 @@ class Load:
 class _Rest:
     def __init__(self, target: Target, timeout: float) -> None:
         self._http = httpx.Client(base_url=f"http://{target.address}:{target.rest_port}", timeout=timeout, trust_env=False)
-        self._path = f"/v1/models/{target.name}:predict"
+        self._path = f"/v1/models/{target.name}{f'/labels/{target.label}' if target.label else ''}:predict"
 
     def ask(self, image: bytes) -> list[float]:
         body = json.dumps({"instances": [{"b64": b64encode(image).decode()}]}).encode()
@@ -137,7 +139,7 @@ class _Grpc:
         options = [("grpc.use_local_subchannel_pool", 1)]
         self._channel: Any = grpc.insecure_channel(f"{target.address}:{target.grpc_port}", options=options)
         self._stub: Any = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._name, self._timeout = target.name, timeout
+        self._name, self._label, self._timeout = target.name, target.label, timeout
 
     def ask(self, image: bytes) -> list[float]:
         import tensorflow as tf
@@ -145,6 +147,8 @@ class _Grpc:
 
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self._name
+        if self._label:
+            request.model_spec.version_label = self._label
         request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([image]))
         response = self._stub.Predict(request, timeout=self._timeout)
         return list(response.outputs["probabilities"].float_val) or tf.make_ndarray(response.outputs["probabilities"])[0].tolist()

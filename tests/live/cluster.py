@@ -155,6 +155,7 @@ class LiveSite:
     namespace: str
     releases: Releases
     api: Api
+    strategy: str = "canary"
 
     def settings(self, **plan: Any) -> ClusterSettings:
         """Settings for the actions: quick, so that tests end; `plan` changes the plan."""
@@ -166,6 +167,7 @@ class LiveSite:
             "scale_down_delay": 3.0,
             "progress_deadline": 240.0,
             "poll_seconds": 0.5,
+            "strategy": self.strategy,
         }
         return ClusterSettings(namespace=self.namespace, plan=Plan.model_validate(quick | plan))
 
@@ -197,7 +199,8 @@ class LiveSite:
     def target(self) -> Target:
         """The live Service for a load."""
         service = self.api.get("Service", "classifier")
-        return Target(service["spec"]["clusterIP"], "classifier", IMAGES, self.releases.expected)
+        label = "stable" if self.strategy == "labels" else ""
+        return Target(service["spec"]["clusterIP"], "classifier", IMAGES, self.releases.expected, label=label)
 
     def pods(self, selector: str = "app.kubernetes.io/component=server") -> list[dict[str, Any]]:
         """The server pods."""
@@ -217,14 +220,16 @@ def _connects(address: str, port: int) -> bool:
 
 
 @contextmanager
-def live_site(cluster: LiveCluster, releases: Releases, folder: Path, namespace: str, *, replicas: int = REPLICAS) -> Iterator[LiveSite]:
-    """Apply the manifests for our server's image to a new namespace; everything is gone at the end."""
+def live_site(
+    cluster: LiveCluster, releases: Releases, folder: Path, namespace: str, *, replicas: int = REPLICAS, strategy: str = "canary"
+) -> Iterator[LiveSite]:
+    """Apply the manifests for our server's image and a strategy to a new namespace; everything is gone at the end."""
     root = Path(releases.store.uri.removeprefix("file://"))
     with served(root, cluster.host) as url:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization(folder, namespace, url, replicas)))
+        (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization(folder, namespace, url, replicas, strategy)))
         cluster.kubectl("apply", "-k", folder)
-        site = LiveSite(cluster, namespace, releases, connect(namespace, kubeconfig=cluster.kubeconfig))
+        site = LiveSite(cluster, namespace, releases, connect(namespace, kubeconfig=cluster.kubeconfig), strategy)
         site.keep_plan()
         try:
             yield site
@@ -232,7 +237,7 @@ def live_site(cluster: LiveCluster, releases: Releases, folder: Path, namespace:
             site.delete()
 
 
-def kustomization(folder: Path, namespace: str, url: str, replicas: int) -> dict[str, Any]:
+def kustomization(folder: Path, namespace: str, url: str, replicas: int, strategy: str = "canary") -> dict[str, Any]:
     """An overlay as a user would write it: the base, a store over http, our server's image, Pod Security restricted, small pods."""
     manifests = os.path.relpath(ROOT / "manifests", folder)
     resources = {"requests": {"cpu": "50m", "memory": "300Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
@@ -245,7 +250,7 @@ def kustomization(folder: Path, namespace: str, url: str, replicas: int) -> dict
         "kind": "Kustomization",
         "namespace": namespace,
         "resources": [f"{manifests}/base"],
-        "components": [f"{manifests}/components/{name}" for name in ("psa", "http", "local-server", "canary")],
+        "components": [f"{manifests}/components/{name}" for name in ("psa", "http", "local-server", strategy)],
         "configMapGenerator": [{"name": "classifier-store", "behavior": "merge", "literals": [f"uri={url}"]}],
         "images": [{"name": name, "newName": f"{REGISTRY}/{name}", "newTag": image_tag()} for name in IMAGES_BUILT],
         "patches": [{"patch": yaml.safe_dump(template)}],
