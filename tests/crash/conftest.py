@@ -18,9 +18,11 @@ from serving.rollout.cluster.api import Api, Json, connect
 from tests.cluster.crds import crds
 from tests.conftest import SHARED
 from tests.crash.cluster_site import Controller, FileChannel, Snapshot, controller_of, make_namespace
+from tests.crash.followers import Followed
 from tests.crash.stage import Stage
 from tests.crash.starts import STARTS
 from tests.crash.victims import Order, Zygotes
+from tests.release_pieces import make_store
 
 RIG = SHARED / "rig" / "rig"
 PARALLEL = 4
@@ -147,6 +149,17 @@ def zygotes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygotes]:
     made = Zygotes(PARALLEL, tmp_path_factory.mktemp("victims"))
     yield made
     made.close()
+
+
+@pytest.fixture
+def followed(empty_stage: Stage, tmp_path: Path, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Followed:
+    """An installation whose plans give a dead process little time, with the operators' plan in the cluster."""
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    monkeypatch.setattr("serving.rollout.cluster.due.UNHELD_WITHIN", 0.3)
+    store, releases = make_store(tmp_path, 3)
+    made = Followed(empty_stage, store, [release.id for release in releases])
+    made.keep_plan()
+    return made
 
 
 def channel_of(order: Order) -> FileChannel:

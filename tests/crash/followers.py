@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +15,11 @@ import yaml
 
 from components.core.stores import Store
 from serving.rollout.cluster.api import Api
-from serving.rollout.cluster.follow import Follower
+from serving.rollout.cluster.follow import Follower, Stopped
+from serving.rollout.cluster.names import ACTION
 from serving.rollout.cluster.settings import ClusterSettings
 from tests.conftest import ROOT
+from tests.crash.test_pair import Installation
 
 ALIVE_WITHIN = 1.5
 """Seconds; in the plans of these tests."""
@@ -106,3 +109,68 @@ def kubeconfig_of(address: str, folder: Path) -> Path:
     path = folder / "proxy.kubeconfig"
     path.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", **body}))
     return path
+
+
+class Followed(Installation):
+    """An installation whose plans leave dead processes little time, with the operators' plan in the cluster."""
+
+    def settings(self, **plan: Any) -> ClusterSettings:
+        return super().settings(**{"alive_within": ALIVE_WITHIN, **plan})
+
+    def keep_plan(self) -> None:
+        """Put the plan where an undo finds it."""
+        plan = self.settings().plan
+        assert plan is not None
+        body = {"settings.yaml": plan.model_dump_json()}
+        self.stage.api.create("ConfigMap", {"metadata": {"name": "classifier-rollout-settings"}, "data": body})
+
+    def follower(self, **how: Any) -> Follower:
+        # Its own: what it does at each call is not everybody's.
+        return make_follower(self.store, Api(self.stage.api._client, self.stage.api.namespace, patience=5), self.said.append, **how)
+
+    def follow(self, **how: Any) -> str:
+        """Let a follower do what is due; what it said."""
+        before = len(self.said)
+        self.follower(**how).run(once=True)
+        return "\n".join(self.said[before:])
+
+    def ask(self, action: str) -> None:
+        self.stage.ask(action)()
+
+    def asked(self) -> str:
+        """The annotation now; empty without one."""
+        return (self.stage.api.get("ConfigMap", "classifier-rollout")["metadata"].get("annotations") or {}).get(ACTION, "")
+
+    def events(self) -> list[str]:
+        """What the cluster's Events say, and by which reason."""
+        return [f"{each['type']} {each['reason']}: {each['message']}" for each in self.stage.api.list("Event", "")]
+
+
+@contextmanager
+def going_on(follower: Follower) -> Iterator[threading.Thread]:
+    """A follower in a thread, for as long as the block runs."""
+    ended = threading.Event()
+
+    def pause(seconds: float) -> None:
+        if ended.wait(min(seconds, 0.2)):
+            raise Stopped
+
+    def beat() -> None:
+        if ended.is_set():
+            raise Stopped
+
+    follower.pause, follower.api.asking = pause, beat
+    thread = threading.Thread(target=follower.run, daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        ended.set()
+
+
+@contextmanager
+def shown(followed: Followed, number: int, phase: str, **plan: Any) -> Iterator[None]:
+    """A rollout that came to a phase, whose process shows that it lives for as long as the block runs."""
+    machine = followed.stand(number, phase, **plan)
+    with machine.presence.shown():
+        yield

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from tests.crash.fault_proxy import FaultProxy
-from tests.crash.followers import ALIVE_WITHIN, kubeconfig_of, started, until
+from tests.crash.followers import ALIVE_WITHIN, Followed, kubeconfig_of, started, until
 from tests.crash.stage import Stage
-from tests.crash.test_follower import Followed
 from tests.release_pieces import make_store
 from tests.rollout.web import Reply, WebServer
 

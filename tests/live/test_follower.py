@@ -18,8 +18,9 @@ from tests.live.cluster import REGISTRY, LiveSite, image_tag
 from tests.live.steps import Step, state_of, wait_for, wait_for_phase
 from tests.live.test_rollout_under_load import RATE, first, live_is, problems, promoted, promoted_is, releases_in, ship
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1500)]
 ALIVE_WITHIN = 5.0
+_LABEL = "app.kubernetes.io/component=follower"
 
 
 class FollowerPod:
@@ -34,7 +35,11 @@ class FollowerPod:
         for body in (*self._volume(), {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "classifier-follower"}, "data": secret}):
             site.cluster.kubectl("-n", site.namespace, "apply", "-f", "-", stdin=json.dumps(body))
         site.cluster.kubectl("apply", "-k", folder)
-        wait_for(lambda: "is over: promoted" in self.log(), "the follower's first look")
+        try:
+            wait_for(lambda: "is over: promoted" in self.log(), "the follower's first look", timeout=180)
+        except AssertionError as error:
+            described = site.cluster.kubectl("-n", site.namespace, "describe", "pods", "-l", _LABEL)
+            raise AssertionError(f"{error}\n{self.log()}\n{described}") from None
 
     def log(self) -> str:
         """What it said."""
@@ -53,7 +58,7 @@ class FollowerPod:
 
     def pod(self) -> dict[str, Any]:
         """Its only pod."""
-        (pod,) = self._site.pods("app.kubernetes.io/component=follower")
+        (pod,) = self._site.pods(_LABEL)
         return pod
 
     def _kustomization(self, folder: Path) -> dict[str, Any]:
