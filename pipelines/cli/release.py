@@ -84,3 +84,23 @@ def diff(before: str, after: str, store: str, as_json: bool) -> None:
         print_json(changes)
     else:
         click.echo("\n".join(f"{key}: {left} → {right}" for key, left, right in changes) or "no difference")
+
+
+@command.command("copy")
+@click.argument("release_id", required=False)
+@click.option("--from", "source", required=True, metavar="URI", help="The store that has it.")
+@click.option("--to", "target", required=True, metavar="URI", help="The store that is to have it.")
+@json_option
+def copy(release_id: str | None, source: str, target: str, as_json: bool) -> None:
+    """Copy RELEASE_ID (default: every release) from one store to another, each file checked; publishes nothing."""
+    from components.core.release import list_releases
+    from components.core.release_copy import copy_release
+    from components.core.stores import open_store
+
+    opened, other = open_store(source), open_store(target)
+    ids = [release_id] if release_id else [release.id for release in list_releases(opened)]
+    copied = [copy_release(opened, other, each).id for each in ids]
+    if as_json:
+        print_json(copied)
+    else:
+        click.echo("\n".join(f"{each}: copied to {other.uri}" for each in copied) or "the store has no release")
