@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from components.core.errors import DualError
+from components.core.errors import ConflictError, DualError, StaleError
+from components.publish_mobile.publication import undo_publication
 from serving.rollout.cluster import actions, whereabouts
 from serving.rollout.cluster.api import Api
 from tests.crash.fault_proxy import FaultProxy
@@ -252,3 +253,49 @@ def test_the_way_of_a_person_outside_stays_noted(followed: Followed) -> None:
     found = whereabouts.recall(followed.store, followed.releases[1])
     assert found is not None
     assert (found.context, found.access) == ("laptop", "proxy")
+
+
+# --- what somebody else does ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_asked_for_any_more_is_not_done(followed: Followed) -> None:
+    for number in (0, 1, 2):
+        followed.ship(number)
+    state, how = followed.stage.state(), {"run_id": "late", "say": followed.said.append}
+    undo: dict[str, Any] = {**how, "reason": "a test"}
+    before = followed.versions()
+    with pytest.raises(ConflictError, match="nobody asks for undo any more"):
+        actions.undo(followed.store, "classifier", followed.settings(), asked=(state.epoch, "undo"), **undo)
+    with pytest.raises(ConflictError, match="nobody asks for promote any more"):
+        actions.refuse(followed.store, "classifier", followed.settings(), asked=(state.epoch, "promote"), why="", say=print)
+    assert followed.versions() == before
+    followed.ask("undo")
+    before = followed.versions()
+    # Asked for of another rollout.
+    with pytest.raises(ConflictError, match="nobody asks for undo any more"):
+        actions.undo(followed.store, "classifier", followed.settings(), asked=(state.epoch - 1, "undo"), **undo)
+    with pytest.raises(ConflictError, match="somebody else runs it by now"):
+        actions.refuse(followed.store, "classifier", followed.settings(), asked=(state.epoch - 1, "undo"), why="", say=print)
+    assert followed.versions() == before
+    assert followed.pair() == (2, 2)
+
+
+def test_what_somebody_else_took_over_is_not_taken_over(followed: Followed) -> None:
+    followed.ship(0)
+    followed.stand(1, "validate_preview")
+    seen, how = followed.stage.state().epoch, {"run_id": "late", "say": followed.said.append}
+    followed.stand(1, "post_analysis", run_id="newer")
+    before = followed.versions()
+    with pytest.raises(ConflictError, match=r"somebody else runs it by now: epoch 3 \(run newer\)"):
+        actions.go_on(followed.store, "classifier", followed.settings(), only_epoch=seen, **how)
+    with pytest.raises(ConflictError, match=r"somebody else runs it by now: epoch 3 \(run newer\)"):
+        actions.abort(followed.store, "classifier", followed.settings(), only_epoch=seen, reason="a test", **how)
+    assert followed.versions() == before
+
+
+def test_an_undo_of_one_release_does_not_undo_another(followed: Followed) -> None:
+    for number in (0, 1, 2):
+        followed.ship(number)
+    with pytest.raises(StaleError, match=f"{followed.releases[1]} is not the current release any more"):
+        undo_publication(followed.store, "late", only=followed.releases[1])
+    assert followed.pair() == (2, 2)
