@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-TARGETS = ("kubeflow",)
+TARGETS = ("kubeflow", "vertex")
+_FLAGS = ("host", "namespace", "auth", "context", "project", "region", "impersonate")
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,30 @@ class Place:
 
 
 def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """--target, --host, --namespace, --auth, --context and --connection, as one argument `place`."""
-    from_environment = "Also DUAL_KFP_{}."
+    """--target, what reaches it, and --connection, as one argument `place`."""
     options = [
         click.option("--target", type=click.Choice(TARGETS), default="kubeflow", show_default=True, help="Service that runs the pipeline."),
-        click.option("--host", default="", metavar="URL", help=f"Its address, or port-forward. {from_environment.format('HOST')}"),
-        click.option("-n", "--namespace", default="", help=f"Of the runs, if it has several users. {from_environment.format('NAMESPACE')}"),
-        click.option("--auth", default="", metavar="KIND", help="auto, none, token, service-account, iap, dex or cookie."),
-        click.option("--context", default="", help="kubeconfig context for port-forward and pods. Default: the current one."),
         click.option(
-            "--connection", type=click.Path(path_type=Path, dir_okay=False), help="YAML file with all of this (docs/kubeflow.md)."
+            "--host", default="", metavar="URL", help="Kubeflow's address, or port-forward. Also DUAL_KFP_HOST, DUAL_VERTEX_HOST."
+        ),
+        click.option("-n", "--namespace", default="", help="Kubeflow: of the runs, if it has several users. Also DUAL_KFP_NAMESPACE."),
+        click.option("--auth", default="", metavar="KIND", help="Kubeflow: auto, none, token, service-account, iap, dex or cookie."),
+        click.option("--context", default="", help="Kubeflow: kubeconfig context for port-forward and pods. Default: the current one."),
+        click.option("--project", default="", help="Vertex: Google Cloud project. Also DUAL_VERTEX_PROJECT."),
+        click.option("--region", default="", help="Vertex: region, such as europe-west4. Also DUAL_VERTEX_REGION."),
+        click.option("--impersonate", default="", metavar="ACCOUNT", help="Vertex: service account to ask as."),
+        click.option(
+            "--connection",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="YAML file with all of this (docs/kubeflow.md, docs/vertex.md).",
         ),
     ]
     for option in reversed(options):
         function = option(function)
 
     @functools.wraps(function)
-    def collected(
-        *args: Any, target: str, host: str, namespace: str, auth: str, context: str, connection: Path | None, **kwargs: Any
-    ) -> Any:
-        flags = {"host": host, "namespace": namespace, "auth": auth, "context": context}
+    def collected(*args: Any, target: str, connection: Path | None, **kwargs: Any) -> Any:
+        flags = {name: kwargs.pop(name) for name in _FLAGS}
         return function(*args, place=Place(target, connection, flags), **kwargs)
 
     return collected

@@ -13,7 +13,7 @@ from pipelines.cli.options import json_option, print_json
 
 @click.group("runs")
 def command() -> None:
-    """List, show, watch and steer runs on Kubeflow Pipelines."""
+    """List, show, watch and steer runs on Kubeflow Pipelines or Vertex AI."""
 
 
 @command.command("list")
@@ -102,7 +102,7 @@ def logs(run_id: str, step: str, place: Place, lines: int) -> None:
 @place_options
 @json_option
 def retry(run_id: str, place: Place, as_json: bool) -> None:
-    """Run the failed steps of a failed or terminated run again; what succeeded is kept."""
+    """Run the failed steps of a failed or terminated run again; what succeeded is kept. Vertex offers none."""
     _steer(place, run_id, lambda backend: backend.retry(run_id), "is retried", as_json)
 
 
@@ -120,8 +120,22 @@ def terminate(run_id: str, place: Place, as_json: bool) -> None:
 @place_options
 @json_option
 def archive(run_id: str, place: Place, as_json: bool) -> None:
-    """Take a run out of the lists; nothing is deleted."""
+    """Take a run out of the lists; nothing is deleted. Vertex offers none."""
     _steer(place, run_id, lambda backend: backend.archive(run_id), "is archived", as_json)
+
+
+@command.command("delete")
+@click.argument("run_id")
+@place_options
+@json_option
+def delete(run_id: str, place: Place, as_json: bool) -> None:
+    """Vertex: remove a run that is over; its records and releases in the store stay."""
+    with place.open() as backend:
+        backend.delete(run_id)
+    if as_json:
+        print_json({"run": run_id, "done": "is deleted"})
+    else:
+        click.echo(f"{run_id} is deleted; its records stay in the store")
 
 
 @command.command("unarchive")

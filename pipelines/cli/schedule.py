@@ -17,7 +17,7 @@ engine_option = click.option(
     type=click.Choice(["kubeflow", "argo"]),
     default="kubeflow",
     show_default=True,
-    help="Kubeflow's scheduler, or a CronWorkflow of Argo that submits.",
+    help="The service's own scheduler (Kubeflow's, Vertex'), or a CronWorkflow of Argo that submits.",
 )
 
 
@@ -64,7 +64,7 @@ def when_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--end", default="", metavar="TIME", help="Not after."),
         click.option("--catch-up", is_flag=True, help="Make up for times that were missed."),
         click.option("--max-concurrency", type=int, default=1, show_default=True, help="Runs at once, 1 to 10."),
-        click.option("--timezone", default="", help="Argo: the schedule's. Kubeflow: what the installation is set to. Default: UTC."),
+        click.option("--timezone", default="", help="Argo, Vertex: the schedule's. Kubeflow: what it is set to. Default: UTC."),
         click.option("--seconds-first", is_flag=True, help="--cron has six fields, and the first one is the second."),
     ]
     for option in reversed(options):
@@ -102,6 +102,7 @@ def create(
     from pipelines.cli.schedule_argo import create_argo
 
     if engine == "argo":
+        _refuse_argo_elsewhere(place)
         create_argo(name, place, wanted, when, replace=replace, paused=paused, as_json=as_json, **argo)
         return
     _refuse_argo_flags(argo)
@@ -231,9 +232,20 @@ def _say(name: str, done: str, as_json: bool) -> None:
 
 
 def _installation_zone(place: Place) -> str:
+    """What a schedule's times are in unless --timezone says another; Vertex' schedules name theirs."""
+    if place.target == "vertex":
+        return "UTC"
     from pipelines.submission.kubeflow.connection import read_connection
 
     return read_connection(place.file, place.flags).cron_timezone
+
+
+def _refuse_argo_elsewhere(place: Place) -> None:
+    from components.core.errors import UsageError
+
+    if place.target != "kubeflow":
+        fix = "Leave --engine away: Vertex has a scheduler of its own"
+        raise UsageError("Argo's schedules submit to Kubeflow", where=f"--engine argo --target {place.target}", fix=fix)
 
 
 def _refuse_argo_flags(argo: dict[str, Any]) -> None:

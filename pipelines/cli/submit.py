@@ -23,7 +23,7 @@ from pipelines.cli.package_options import Wanted, package_options
 def command(
     place: Place, wanted: Wanted, name: str, upload_only: bool, watch: bool, every: float, report: Path | None, as_json: bool
 ) -> None:
-    """Start a run on Kubeflow Pipelines.
+    """Start a run on Kubeflow Pipelines or Vertex AI Pipelines.
 
     \b
       dual submit --images build.json --site site.yaml --data gs://bucket/flowers.tar.gz --store gs://bucket/store --watch
@@ -33,6 +33,7 @@ def command(
     """  # noqa: D301 - click wants the real backspace character
     from pipelines.cli.run_view import watch_run
 
+    _refuse_upload(place, upload_only)
     package = None if wanted.version else wanted.compiled(place.target)
     if package and not upload_only:
         # Before the network is asked: what is wrong here needs no server to say it.
@@ -49,6 +50,14 @@ def command(
         if watch:
             page = report or Path(f"{run.id}.html")
             raise SystemExit(watch_run(backend, run, store, every=every, report=page, as_json=as_json, again=place.again))
+
+
+def _refuse_upload(place: Place, upload_only: bool) -> None:
+    from components.core.errors import UsageError
+
+    if upload_only and place.target == "vertex":
+        fix = "Leave it away: the package goes with each run, and dual runs list knows its version"
+        raise UsageError("Vertex keeps no packages", where="--upload-only", fix=fix)
 
 
 def _order(wanted: Wanted, version: Any, name: str) -> Any:
@@ -83,7 +92,8 @@ def _print_started(version: Any, run: Any, place: Place, *, quiet: bool, as_json
         print_json({"run": run.id, "name": run.name, "link": run.link, "version": version.name, "created": version.created})
     if as_json:
         return
-    click.echo(f"version  {version.name} ({'new' if version.created else 'there already'})")
+    known = "goes with the run" if place.target == "vertex" else "new" if version.created else "there already"
+    click.echo(f"version  {version.name} ({known})")
     click.echo(f"run      {run.id}  {run.name}")
     click.echo(f"link     {run.link or 'the installation names no web page: set DUAL_KFP_UI, or port-forward svc/ml-pipeline-ui'}")
     click.echo(f"watch    {place.again('runs', 'watch', run.id)}")

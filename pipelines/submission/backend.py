@@ -1,6 +1,6 @@
 """What `dual submit`, `dual runs` and `dual schedule` ask of a place that runs pipelines, in words that no service owns.
 
-A backend (Kubeflow here; another service is another class) turns these into its protocol, and its errors into ours. Times are aware UTC.
+A backend (one class for each service: Kubeflow, Vertex) turns these into its protocol, and its errors into ours. Times are aware UTC.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ State = Literal[
     "pending", "running", "paused", "succeeded", "failed", "skipped", "cached", "terminating", "terminated", "unknown"
 ]  # fmt: skip
 OVER: frozenset[State] = frozenset({"succeeded", "failed", "skipped", "cached", "terminated"})
-_BACKENDS = {"kubeflow": "pipelines.submission.kubeflow.service"}
+_BACKENDS = {"kubeflow": "pipelines.submission.kubeflow.service", "vertex": "pipelines.submission.vertex.service"}
 
 
 class UnavailableError(DualError):
@@ -78,7 +78,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """A package that the service has, and can run any number of times."""
+    """A package that the service has, or that goes with each run, and can be run any number of times."""
 
     id: str
     name: str
@@ -142,6 +142,8 @@ class Backend(Protocol):
     """A place that runs pipelines. Every method raises `DualError`s; `UnavailableError` if asking again later may help."""
 
     target: str
+    zoned: bool
+    """Whether each schedule says the time zone that it is in."""
 
     def address(self) -> str:
         """Where the service is, and as whom it is asked, in a few words without any secret."""
@@ -183,6 +185,10 @@ class Backend(Protocol):
         """Take a run out of the lists, or back into them."""
         ...
 
+    def delete(self, run_id: str) -> None:
+        """Remove a run that is over from the service; its records in the store stay."""
+        ...
+
     def troubles(self, run: Run) -> list[tuple[str, str]]:
         """(step, reason) for what keeps the run from going on and that the service itself does not report."""
         ...
@@ -213,7 +219,7 @@ class Backend(Protocol):
 
 
 def open_backend(target: str, **options: Any) -> Backend:
-    """The backend of a target; `options` are its connection's (for Kubeflow: `kubeflow.connection.Connection`)."""
+    """The backend of a target; `options` are its connection's (`Connection` in the target's folder)."""
     if target not in _BACKENDS:
         fix = f"Targets that can be submitted to: {', '.join(_BACKENDS)}; on this machine use dual run"
         raise UsageError(f"there is no backend for the target '{target}'", where="--target", fix=fix)

@@ -1,8 +1,9 @@
-"""Cron expressions as the two schedulers here read them, and the times that come of them.
+"""Cron expressions as the schedulers here read them, and the times that come of them.
 
 Five fields (minute, hour, day of month, month, day of week) are what people write. Kubeflow Pipelines parses with robfig/cron v1,
 seconds first: given five fields it takes the first as seconds and says nothing, so `0 3 * * 1` means each hour's third minute in January.
-Argo parses with robfig/cron v3, five fields. Both: https://github.com/robfig/cron (parser.go, spec.go). They differ in one more thing: if
+Argo parses with robfig/cron v3, five fields. Both: https://github.com/robfig/cron (parser.go, spec.go). Vertex AI wants five fields, too,
+and does not say which parser reads them. The first two differ in one more thing: if
 day of month and day of week are both restricted, a day that matches either is a match; `*/2` counts as unrestricted in v1, not in v3.
 """
 
@@ -81,6 +82,18 @@ class Cron:
             fix = "Give five fields"
             raise UsageError(f"Argo's schedules have no seconds, and this one says second {self.second}", where="--cron", fix=fix)
         return self.text
+
+    def for_vertex(self) -> str:
+        """Five fields of numbers (which names Vertex reads is not documented); `UsageError` if the schedule depends on seconds."""
+        if self.second != "0":
+            what = f"Vertex' schedules have no seconds, and this one says second {self.second}"
+            raise UsageError(what, where="--cron", fix="Give five fields")
+        return self.numbers()
+
+    def numbers(self) -> str:
+        """The five fields without names and question marks: `0 3 ? * mon` → `0 3 * * 1`."""
+        known = {word: str(each.low + place) for each in _FIELDS for place, word in enumerate(each.names)}
+        return re.sub("[a-z]+", lambda match: known[match[0]], self.text.replace("?", "*"))
 
     def times(self, after: datetime, zone: tzinfo = UTC, dialect: Dialect = "kubeflow") -> Iterator[datetime]:
         """The times after `after`, in `zone` (the scheduler's own); none after five years without one."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from components.core.errors import ConflictError
@@ -28,16 +29,18 @@ def keep(backend: Backend, name: str, version: Version, order: Order, plan: Plan
     old ones are deleted after. Whether a schedule is paused is no content: an unchanged one stays as it is.
     """
     existing = named(backend, name)
+    # An installation of Kubeflow has one time zone; what a person says of it is no content of a schedule.
+    differences = partial(differ, version=version, order=order, plan=plan, zoned=backend.zoned)
     for schedule in existing:
-        if not differ(schedule, version, order, plan):
+        if not differences(schedule):
             _drop(backend, [each for each in existing if each is not schedule], replace=replace, name=name)
             return Kept(schedule, "unchanged")
     if existing and not replace:
-        what = f"a schedule '{name}' exists and differs: {'; '.join(differ(existing[-1], version, order, plan))}"
+        what = f"a schedule '{name}' exists and differs: {'; '.join(differences(existing[-1]))}"
         raise ConflictError(what, where=existing[-1].id, fix="Add --replace to put this one in its place, or choose another name")
     made = backend.create_schedule(name, version, order, plan, enabled=enabled)
     _drop(backend, existing, replace=replace, name=name)
-    return Kept(made, "replaced" if existing else "created", differ(existing[-1], version, order, plan) if existing else ())
+    return Kept(made, "replaced" if existing else "created", differences(existing[-1]) if existing else ())
 
 
 def find(backend: Backend, name: str) -> Schedule:
@@ -57,10 +60,12 @@ def named(backend: Backend, name: str) -> list[Schedule]:
     return sorted((each for each in backend.schedules() if each.name == name), key=lambda each: each.created or oldest)
 
 
-def differ(schedule: Schedule, version: Version, order: Order, plan: Plan) -> tuple[str, ...]:
-    """What is different from the wanted content, as `key: is → wanted`; empty if nothing."""
+def differ(schedule: Schedule, version: Version, order: Order, plan: Plan, *, zoned: bool = False) -> tuple[str, ...]:
+    """What is different from the wanted content, as `key: is → wanted`; empty if nothing. `zoned`: the time zone is content, too."""
     have = _content(schedule.version, schedule.order, schedule.plan)
     want = _content(version.id, order, plan)
+    if zoned:
+        have["time zone"], want["time zone"] = schedule.plan.zone, plan.zone
     return tuple(f"{key}: {have.get(key)!r} → {want.get(key)!r}" for key in {**have, **want} if have.get(key) != want.get(key))
 
 
@@ -82,7 +87,7 @@ def _content(version: str, order: Order, plan: Plan) -> dict[str, Any]:
 def _trigger(plan: Plan) -> str:
     match plan.trigger:
         case Cron():
-            return plan.trigger.for_kubeflow()
+            return f"{plan.trigger.second} {plan.trigger.numbers()}"
         case Interval():
             return f"every {plan.trigger.seconds} s"
         case _:

@@ -26,11 +26,11 @@ class Vertex:
         return [*source_and_store(self.site.data, self.site.store), *settings]
 
     def run_id(self, form: dict[str, Any]) -> Any:
-        """Vertex' own id of the run."""
+        """The id by which the run is asked for: the last part of its resource name (`pipeline_job_uuid` is another one, a number)."""
         from kfp import dsl
 
         del form
-        return dsl.PIPELINE_JOB_ID_PLACEHOLDER
+        return dsl.PIPELINE_JOB_NAME_PLACEHOLDER
 
     def pipeline_options(self) -> dict[str, Any]:
         """Where artifacts lie. A deadline or a TTL would be a second YAML document, which Vertex refuses."""

@@ -53,7 +53,7 @@ def test_a_site_changes_one_step_and_no_other() -> None:
 def test_every_task_has_its_name_no_cache_and_the_run_is_named_by_vertex(step: str) -> None:
     task = tasks("vertex")[step]
     assert (task["taskInfo"]["name"], task["cachingOptions"]) == (step, {})
-    assert task["inputs"]["parameters"]["run_id"]["runtimeValue"]["constant"] == "{{$.pipeline_job_uuid}}"
+    assert task["inputs"]["parameters"]["run_id"]["runtimeValue"]["constant"] == "{{$.pipeline_job_name}}"
     assert task["retryPolicy"]["maxRetryCount"] == 2
 
 

@@ -34,6 +34,7 @@ class Kubeflow:
     """One installation; see `backend.Backend` for what each method promises."""
 
     target = "kubeflow"
+    zoned = False
 
     def __init__(self, connected: Connected) -> None:
         """`connected` was answered already."""
@@ -132,6 +133,10 @@ class Kubeflow:
         """Archived runs are only hidden."""
         self.run(run_id)
         (self._kfp.unarchive_run if back else self._kfp.archive_run)(run_id)
+
+    def delete(self, run_id: str) -> None:
+        """Never by this command: Kubeflow hides what is archived, and what ran stays known."""
+        raise UsageError("runs on Kubeflow are archived, not deleted", where=run_id, fix=f"dual runs archive {run_id}")
 
     def troubles(self, run: Run) -> list[tuple[str, str]]:
         """What pods and nodes say; nothing if the cluster can't be reached (`blindness` says why)."""
