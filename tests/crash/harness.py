@@ -123,7 +123,8 @@ class Harness:
         self.cases += 1
         found = [*_ending(self.api_of(order.namespace), channel_of(order), RELEASES[ending] if ending else "")]
         if code != expected:
-            found.append(f"exit code {code}")
+            error = Path(f"{order.channel}.error")
+            found.append(f"exit code {code}: {error.read_text() if error.exists() else 'see the log of the victims'}")
         log = Path(f"{order.channel}.violations")
         found += log.read_text().splitlines() if log.exists() else []
         self.wrong += [f"{what}: {each}" for each in found]

@@ -37,7 +37,7 @@ def draining(stage: Stage) -> None:
 def under_way(stage: Stage, begins: Start, phase: str, **plan: Any) -> None:
     """Release b had come to a phase when its process went."""
     begins(stage)
-    stand(stage, phase, **plan)
+    stand(stage, phase, progress_deadline=120.0, **plan)
 
 
 def stand(stage: Stage, phase: str, release: str = "b", **plan: Any) -> None:

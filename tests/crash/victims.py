@@ -95,12 +95,9 @@ def perform(order: Order) -> int:
     channel.api = api
     try:
         ship(api, channel, order.release, order.strategy, run_id=order.run_id, fails=order.fails, kind=order.kind)
-    except RolloutError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
     except DualError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
+        Path(f"{order.channel}.error").write_text(str(error))
+        return 1 if isinstance(error, RolloutError) else error.exit_code
     finally:
         Path(f"{order.channel}.writes").write_text(str(api.writes))
     return 0
