@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.validate_infra.pod import Check, make_pod
 from serving.fetch.order import read_hold_order, read_order
 from serving.rollout.cluster.names import (
     ACTION,
@@ -86,6 +87,16 @@ def test_only_the_holder_gets_a_token(built: dict[tuple[str, str], Json]) -> Non
     server, fetch = (next(each for each in spec[key] if each["name"] == name) for key, name in PARTS)
     assert not tokens & {each["name"] for each in server["volumeMounts"]}
     assert tokens <= {each["name"] for each in fetch["volumeMounts"] if each.get("readOnly")}
+
+
+def test_a_check_of_a_candidate_is_made_of_it_too(built: dict[tuple[str, str], Json]) -> None:
+    template = built["Deployment", NAMES.template]
+    pod = make_pod(template, NAMES, Check("d" * 64, "run", 60.0))
+    fetch = next(each for each in pod["spec"]["initContainers"] if each["name"] == FETCHER)
+    variables = {each["name"]: each.get("value", "") for each in fetch["env"]} | {"DUAL_STORE": "/store"}
+    found = read_hold_order(variables).candidate if makes_hosts(template) else read_order(variables)
+    assert found is not None
+    assert (found.release, found.sha256) == ("", "d" * 64)
 
 
 def leaves(value: Any) -> Iterator[Any]:
