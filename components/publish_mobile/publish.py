@@ -15,7 +15,7 @@ from components.publish_mobile.firebase_ml import host_model
 from components.publish_mobile.publication import publish_release
 from components.publish_mobile.remote_config import ring
 from components.publish_mobile.settings import PublishMobileSettings
-from components.publish_mobile.signing import Signing, find_signing
+from components.publish_mobile.signing import Signing, find_signing, signing_as
 from components.publish_mobile.start import check_size
 from components.roll_out_cloud.settings import RollOutCloudSettings
 
@@ -28,8 +28,14 @@ def publish(record: StepRecord, *, release: str, settings: str) -> Channel:
     """
     options = section(settings, "publish_mobile", PublishMobileSettings)
     cloud = _cloud_half(record, settings)
+    # A pod's own folder ends with the pod: a key that was made there would sign once.
+    with signing_as(options.signing, options.key_files, None if isinstance(cloud, LocalHalf) else False):
+        return _publish_or_take_back(record, release, options, cloud)
+
+
+def _publish_or_take_back(record: StepRecord, release: str, options: PublishMobileSettings, cloud: CloudHalf) -> Channel:
     try:
-        signing = _signing(record, options, cloud)
+        signing = _signing(record)
         channel = _publish(record.store, release, record.run_id, options, cloud, signing)
     except DualError as error:
         _take_back(record, cloud, str(error))
@@ -68,10 +74,8 @@ def _cloud_half(record: StepRecord, settings: str) -> CloudHalf:
     return LocalHalf(record.store)
 
 
-def _signing(record: StepRecord, options: PublishMobileSettings, cloud: CloudHalf) -> Signing:
-    # A pod's own folder ends with the pod: a key that was made there would sign once.
-    local = None if isinstance(cloud, LocalHalf) else False
-    signing = find_signing(record.store, options.signing, options.key_files, local=local)
+def _signing(record: StepRecord) -> Signing:
+    signing = find_signing(record.store)
     if signing.signers:
         record.note(f"the channel is {signing.note}")
     else:

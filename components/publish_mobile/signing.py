@@ -9,7 +9,9 @@ stores alone is made when it is first needed, so that everything works out of th
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,6 +33,9 @@ KEYRING_VARIABLE = "DUAL_KEYRING"
 MODE_VARIABLE = "DUAL_PUBLISH_MOBILE__SIGNING"
 _KMS = "gcpkms://"
 _UNSIGNED = "devices refuse it unless they were told to accept anything"
+
+
+_TOLD: ContextVar[tuple[Mode, tuple[str, ...], bool | None] | None] = ContextVar("signing", default=None)
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ def find_signing(
     `local` says whether a key made for local stores will do (default: the store is a folder); `stays_unsigned` that a change of an
     unsigned channel needs no key. Raises `UsageError` if a key is needed and there is none, or all are past their end.
     """
+    if (told := _TOLD.get()) is not None and mode is None:
+        mode, key_files, local = told
     mode = mode or _mode()
     if mode == "unsigned":
         return Signing((), Keyring(), f"unsigned, as the settings say: {_UNSIGNED}")
@@ -95,6 +102,16 @@ def find_signing(
         fix = f"Make a key with `dual keys new` and give its file by {FILE_VARIABLE} (or set publish_mobile.signing=unsigned)"
         raise UsageError("there is no key to sign the channel with", where=store.uri, fix=fix)
     return _signing(signers, origin)
+
+
+@contextmanager
+def signing_as(mode: Mode, key_files: Sequence[str], local: bool | None) -> Iterator[None]:
+    """Inside, whoever asks for keys without more words gets those of a run's settings: also an undo deep in a rollout."""
+    token = _TOLD.set((mode, tuple(key_files), local))
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
 
 
 def _mode() -> Mode:

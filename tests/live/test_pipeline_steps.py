@@ -10,13 +10,21 @@ from components.core.errors import DataError
 from components.core.record import open_step, read_records
 from components.core.release import read_release
 from components.core.stores import join
+from components.publish_mobile.private_key import make_key
 from components.publish_mobile.publish import publish
+from components.publish_mobile.signing import KEY_VARIABLE
 from components.roll_out_cloud.roll_out import roll_out
 from serving.rollout.cluster.objects import live_of
 from tests.live.cluster import LiveSite
 from tests.live.steps import state_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a cluster the publisher is given its key."""
+    monkeypatch.setenv(KEY_VARIABLE, make_key().pem().decode())
 
 
 def settings_of(site: LiveSite) -> str:

@@ -20,7 +20,7 @@ from components.publish_mobile.key_folder import KeyFolder, read_private_key, st
 from components.publish_mobile.private_key import make_key, parse_keys
 from components.publish_mobile.publication import publish_release, undo_publication
 from components.publish_mobile.publish import publish
-from components.publish_mobile.signing import find_signing, local_keys, own_keyring
+from components.publish_mobile.signing import find_signing, local_keys, own_keyring, signing_as
 from components.publish_mobile.steer import sign
 from components.publish_mobile.verify import verify_store
 from tests.conftest import ROOT
@@ -308,6 +308,21 @@ def test_step_notes_who_signed_and_warns_if_nobody_does(tmp_path: Path) -> None:
     everything = record.record.model_dump_json() + "".join(read.model_dump_json() for read in read_history(store))
     secret = (local_keys().folder / f"{key.key_id}.pem").read_text().splitlines()[1]
     assert secret not in everything
+
+
+def test_what_the_settings_say_reaches_an_undo_deep_in_a_rollout(tmp_path: Path) -> None:
+    store, (first, second) = make_store(tmp_path, 2)
+    key = make_key()
+    path = tmp_path / "run.pem"
+    path.touch(0o600)
+    path.write_bytes(key.pem())
+    with signing_as("required", [str(path)], None):
+        for release in (first, second):
+            publish_release(store, release.id)
+        undo_publication(store, "aborted meanwhile")
+        assert signed_by(store) == [key.public.key_id]
+    with pytest.raises(DataError, match="not known here"):
+        publish_release(store, second.id)
 
 
 def test_step_without_a_key_takes_the_rollout_back(tmp_path: Path) -> None:
