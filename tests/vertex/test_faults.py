@@ -43,6 +43,11 @@ def refusing(refusal: Refusal) -> Callable[[Request], Answer]:
             1,
             ["the API aiplatform.googleapis.com is switched off", "gcloud services enable aiplatform.googleapis.com --project my-project"],
         ),
+        (
+            denied("The aiplatform.googleapis.com API requires a quota project, which is not set by default.", "SERVICE_DISABLED"),
+            1,
+            ["name no project whose quota counts", "gcloud auth application-default set-quota-project my-project"],
+        ),
         (denied("No billing.", "BILLING_DISABLED"), 1, ["billing is switched off"]),
         (
             denied("You do not have permission to act as service account: s@my-project.iam.gserviceaccount.com."),
@@ -71,6 +76,11 @@ def test_a_token_that_is_refused_is_renewed_once(dual: Dual, vertex: FakeVertex)
     assert len(vertex.requests) == 2
 
 
+def test_the_project_whose_quota_counts_is_named(dual: Dual, vertex: FakeVertex) -> None:
+    assert dual(*LIST, GOOGLE_CLOUD_QUOTA_PROJECT="payer").exit_code == 0
+    assert {name.lower(): value for name, value in vertex.requests[0].headers.items()}["x-goog-user-project"] == "payer"
+
+
 def test_a_page_instead_of_json_is_no_region(dual: Dual, vertex: FakeVertex) -> None:
     vertex.guard = lambda _: as_page("<html>Error 404 (Not Found)!!1</html>", 404)
     result = dual(*LIST)
@@ -94,7 +104,7 @@ def test_nobody_at_the_address(dual: Dual) -> None:
         ({"region": "x", "auth": "dex"}, "auth: Input should be 'default' or 'none'"),
     ],
 )
-def test_a_connection_that_can_not_be(flags: dict[str, str], said: str) -> None:
+def test_a_connection_that_can_not_be(flags: dict[str, Any], said: str) -> None:
     with pytest.raises(DualError, match=said.replace("(", r"\(")):
         open_service(**flags)
 

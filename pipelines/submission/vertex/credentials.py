@@ -28,14 +28,19 @@ class Credentials:
     account: str = ""
     """The impersonated account, or empty."""
 
-    def header(self, *, renew: bool = False) -> dict[str, str]:
-        """The header that carries the token; `AuthError` if Google gives none, `UnavailableError` if it does not answer."""
+    def headers(self, *, renew: bool = False) -> dict[str, str]:
+        """The token, and the project whose quota counts where the credentials name one.
+
+        `AuthError` if Google gives no token, `UnavailableError` if it does not answer.
+        """
         if self.google is None:
             return {}
         if renew or not self.google.valid:
             with _explained(self.account):
                 self.google.refresh(_timed(self.timeout))
-        return {"Authorization": f"Bearer {self.google.token}"}
+        named: dict[str, str] = {}
+        self.google.apply(named)
+        return named
 
     def __repr__(self) -> str:
         """Without the token."""

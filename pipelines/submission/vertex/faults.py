@@ -86,6 +86,10 @@ def _unknown(asked: Asked, refusal: Refusal) -> DualError:
 
 def _forbidden(asked: Asked, refusal: Refusal) -> DualError:
     where = f"project {asked.project}"
+    if "quota project" in refusal.said():
+        # Google calls this SERVICE_DISABLED, too, of a project of gcloud's that nobody knows.
+        fix = f"gcloud auth application-default set-quota-project {asked.project}"
+        return AuthError("403, the credentials of a person name no project whose quota counts", where=where, fix=fix)
     if refusal.reason() == "SERVICE_DISABLED":
         service = refusal.metadata("service") or "aiplatform.googleapis.com"
         fix = f"gcloud services enable {service} --project {asked.project}   (and wait some minutes)"

@@ -33,11 +33,11 @@ class Wire:
     def ask(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Json:
         """The answer's JSON; raises our errors. A token that is refused is renewed once."""
         try:
-            return self._once(method, path, body, query, self.credentials.header())
+            return self._once(method, path, body, query, self.credentials.headers())
         except AuthError as error:
             if self.credentials.google is None or not error.what.startswith("401"):
                 raise
-            return self._once(method, path, body, query, self.credentials.header(renew=True))
+            return self._once(method, path, body, query, self.credentials.headers(renew=True))
 
     def pages(self, path: str, key: str, query: Mapping[str, Any]) -> Iterator[Json]:
         """Every item of a list, page by page."""
