@@ -72,6 +72,13 @@ def test_archived_runs_are_in_a_list_of_their_own(submit: Dual, dual: Dual) -> N
     assert run in dual("runs", "list").stdout
 
 
+def test_runs_are_archived_and_not_deleted(submit: Dual, dual: Dual) -> None:
+    run = _started(submit)
+    refused = dual("runs", "delete", run)
+    assert (refused.exit_code, f"dual runs archive {run}" in refused.output) == (2, True)
+    assert run in dual("runs", "list").stdout
+
+
 def test_a_run_is_shown_step_by_step_with_its_errors(submit: Dual, dual: Dual, kfp: FakeKfp) -> None:
     kfp.state.play = breaks
     run = _ended(submit, dual)
