@@ -5,6 +5,7 @@ The API server is real; pods get ready at once (cluster_site.Controller). Invari
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,8 @@ from tests.crash.victims import Zygotes
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1500)]
 ROUTE = "promoted by route"
-FIRST = {"start": "nothing", "release": "a", "stays": ""}
-UNDO = {"release": "a", "kind": "undo", "stays": "b"}
+FIRST: dict[str, Any] = {"start": "nothing", "release": "a", "stays": ""}
+UNDO: dict[str, Any] = {"release": "a", "kind": "undo", "stays": "b"}
 SCENARIOS = [
     Scenario("canary"),
     Scenario("canary", "analysis"),
