@@ -11,6 +11,7 @@ import pytest
 from components.core.errors import ConflictError, DataError, RolloutError
 from components.core.gate import Reason
 from serving.rollout.analysis.pods import PodTarget
+from serving.rollout.cluster.actions import request
 from serving.rollout.cluster.api import Api, ChangedError, ClusterError, Json
 from serving.rollout.cluster.begin import Site, begin
 from serving.rollout.cluster.names import ACTION, NAME, Names
@@ -178,6 +179,22 @@ def test_an_abort_in_the_moment_in_which_something_else_is_carried_out_is_not_lo
         machine.run()
     assert ACTION not in (stage.api.get("ConfigMap", "classifier-rollout")["metadata"].get("annotations") or {})
     stage.has_all("a")
+
+
+def test_what_is_asked_for_leaves_what_others_note_at_the_same_moment(stage: Stage) -> None:
+    stand(stage, "analyze", strategy="canary")
+    right, api = stage.api.patch, Api(stage.api._client, stage.api.namespace)
+
+    def late(kind: str, name: str, operations: Any) -> Json:
+        if not noted:
+            noted.append(stage.edit(kind, name, ("metadata", "annotations"), {"example.com/note": "by a colleague"}))
+        return right(kind, name, operations)
+
+    noted: list[object] = []
+    api.patch = late
+    assert not request(api, stage.names, "abort", within=0.1)
+    found = stage.api.get("ConfigMap", "classifier-rollout")["metadata"]["annotations"]
+    assert found == {"example.com/note": "by a colleague", ACTION: "abort"}
 
 
 @pytest.mark.parametrize("phase", ["prepare", "analyze", "drain"])

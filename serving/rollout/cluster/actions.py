@@ -9,7 +9,7 @@ from components.core.stores import Store
 from components.publish_mobile.publication import check_signing, publish_release, undo_publication
 from serving.rollout.cluster import whereabouts
 from serving.rollout.cluster.announce import Announcer
-from serving.rollout.cluster.api import Api, pointer
+from serving.rollout.cluster.api import Api, ChangedError, test_operation
 from serving.rollout.cluster.begin import Asked, begin, read_template, take_over
 from serving.rollout.cluster.label_plan import label_rows
 from serving.rollout.cluster.machine import LONGEST_ACTION, Machine, UndoAsked
@@ -25,6 +25,7 @@ from serving.rollout.state import utc_now
 
 HEARD_WITHIN = 10.0
 """Seconds within which a running process takes an action up, unless it is in the middle of something that takes longer."""
+_ATTEMPTS = 10
 _LOOK = 0.5
 _BUSY = 2
 """A process that lives is given so many times the plan's `alive_within` before a person's command goes over its head."""
@@ -183,18 +184,26 @@ def request(api: Api, names: Names, action: str, *, within: float = HEARD_WITHIN
     whoever takes the rollout over. Raises `UsageError` if no rollout is in progress.
     """
     state = _unfinished(api, names)
-    found = api.get("ConfigMap", names.state)
-    annotations = found["metadata"].get("annotations")
-    operation = {"op": "add", "path": pointer("metadata", "annotations", ACTION), "value": action}
-    if annotations is None:
-        operation = {"op": "add", "path": "/metadata/annotations", "value": {ACTION: action}}
-    api.patch("ConfigMap", names.state, [operation])
+    _annotate(api, names, action)
     began, vigil = time.monotonic(), Vigil()
     while time.monotonic() < began + max(within, 3 * state.plan.poll_seconds) or _is_busy(api, names, vigil, began):
         if ACTION not in (api.get("ConfigMap", names.state)["metadata"].get("annotations") or {}):
             return True
         time.sleep(_LOOK)
     return False
+
+
+def _annotate(api: Api, names: Names, action: str) -> None:
+    """Write what is asked for beside the annotations that there are, and over none that comes at the same moment."""
+    for _ in range(_ATTEMPTS):
+        metadata = api.get("ConfigMap", names.state)["metadata"]
+        annotations = {**(metadata.get("annotations") or {}), ACTION: action}
+        same = test_operation("/metadata/resourceVersion", metadata["resourceVersion"])
+        with suppress(ChangedError):
+            api.patch("ConfigMap", names.state, [same, {"op": "add", "path": "/metadata/annotations", "value": annotations}])
+            return
+    where = f"ConfigMap {names.namespace}/{names.state}"
+    raise ConflictError("it changes all the time", where=where, fix="Ask again")
 
 
 def _is_busy(api: Api, names: Names, vigil: Vigil, began: float) -> bool:
