@@ -143,3 +143,9 @@ def test_the_same_rollout_gives_the_same_picture() -> None:
 def test_a_rollout_without_events_is_no_rollout() -> None:
     with pytest.raises(ValueError, match="has no begin"):
         draw_timeline([])
+
+
+def test_a_clock_that_goes_back_in_the_middle_is_still_drawn() -> None:
+    events = [*EVENTS[:2], Event(at(-3600), "analyze", asked=50, achieved=48), Event(at(60), "promoted", asked=100, achieved=100)]
+    image = Image.open(io.BytesIO(draw_timeline(events, [measured(-3500), measured(40)], now=at(10))))
+    assert min(image.size) > 100
