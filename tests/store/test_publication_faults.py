@@ -13,6 +13,7 @@ from components.core.errors import DualError
 from components.core.keyring import Keyring
 from components.core.release import Release
 from components.core.stores import Store
+from components.publish_mobile.garbage import Window, collect_garbage, find_garbage
 from components.publish_mobile.history import committed, read_history
 from components.publish_mobile.private_key import make_key
 from components.publish_mobile.publication import publish_release
@@ -136,3 +137,11 @@ def test_an_upload_whose_answer_was_lost_is_no_lost_race(gcs_bucket: fake_gcs.Bu
     gcs_bucket.lose_answers = 5
     assert publish_release(gcs_opener(), second.id, signing=SIGNING).sequence == 2
     assert verify_store(gcs_opener()) == []
+
+
+def test_garbage_is_collected_in_buckets_too(opener: Opener, releases: list[Release]) -> None:
+    publish_release(opener(), releases[1].id, signing=SIGNING)
+    garbage = collect_garbage(opener(), Window(publications=1, days=0.0))
+    assert garbage.names()[-1] == f"mobile/blobs/{releases[0].mobile_file().sha256}.tflite"
+    assert find_garbage(opener(), Window(publications=1, days=0.0)).names() == []
+    assert verify_store(opener()) == []
