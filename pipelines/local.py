@@ -48,13 +48,17 @@ def new_run_id() -> str:
 
 
 def run_local(data: str, store_uri: str, settings: Settings, progress: Progress, run_id: str = "") -> Outcome:
-    """Run the whole pipeline here and return how it ended; never raises for a failed step.
+    """Run the whole pipeline here and return how it ended; never raises for a failed step, but for what could not be published in the end.
 
     Intermediate artifacts live in a temporary folder beside the store (or in the system's) and are removed at the end:
     what matters is in the store by then.
     """
+    from components.publish_mobile.publish import check_publication
+
     run_id = run_id or new_run_id()
     store = open_store(store_uri)
+    # Not after hours of training.
+    check_publication(store, settings.model_dump_json())
     work = _work_folder(store_uri, run_id)
     log = work.parent / f"{run_id}.log"
     began = time.monotonic()

@@ -12,7 +12,7 @@ from components.core.stores import Store
 from components.publish_mobile.cloud_half import CloudHalf, ClusterHalf, LocalHalf
 from components.publish_mobile.firebase import NOTICE
 from components.publish_mobile.firebase_ml import host_model
-from components.publish_mobile.publication import publish_release
+from components.publish_mobile.publication import check_signing, publish_release
 from components.publish_mobile.remote_config import ring
 from components.publish_mobile.settings import PublishMobileSettings
 from components.publish_mobile.signing import Signing, find_signing, signing_as
@@ -31,6 +31,14 @@ def publish(record: StepRecord, *, release: str, settings: str) -> Channel:
     # A pod's own folder ends with the pod: a key that was made there would sign once.
     with signing_as(options.signing, options.key_files, None if isinstance(cloud, LocalHalf) else False):
         return _publish_or_take_back(record, release, options, cloud)
+
+
+def check_publication(store: Store, settings: str) -> None:
+    """Raise `UsageError` or `DataError` now if a run with these settings could not sign what it is to publish in the end."""
+    options = section(settings, "publish_mobile", PublishMobileSettings)
+    on_cluster = section(settings, "roll_out_cloud", RollOutCloudSettings).target == "kubernetes"
+    with signing_as(options.signing, options.key_files, False if on_cluster else None):
+        check_signing(store, change=False)
 
 
 def _publish_or_take_back(record: StepRecord, release: str, options: PublishMobileSettings, cloud: CloudHalf) -> Channel:

@@ -35,8 +35,9 @@ class PublishMobileSettings(Section):
     )
     signing: Literal["auto", "required", "unsigned"] = Field(
         "auto",
-        description="auto: keys given or made by you, else (stores in a local folder) a key made by itself, else an error; required: "
-        "keys given or made by you, else an error; unsigned: nobody signs, and devices refuse the channel unless told otherwise.",
+        description="auto: keys given or made by you, else (stores in a local folder) a key made by itself, else nobody, with a warning, "
+        "while the channel was never signed; required: keys given or made by you, else an error; unsigned: nobody signs. Devices refuse "
+        "a channel that nobody signed, unless told otherwise; `dual publish sign` signs it later.",
     )
     key_files: tuple[str, ...] = Field(
         (),

@@ -5,7 +5,8 @@
     DUAL_KEYRING            a public keyring: whose signatures on the present channel are known here beside those of the keys above
 
 Where none is given, the keys that this user made (`dual keys new`) sign. A store in a local folder needs none of these: a key for local
-stores alone is made when it is first needed, so that everything works out of the box and as it will elsewhere.
+stores alone is made when it is first needed, so that everything works out of the box and as it will elsewhere. A bucket's first channels
+may be published without a key, with a warning; once one was signed, all have to be.
 """
 
 import os
@@ -84,7 +85,7 @@ def find_signing(
     """The keys that are given, else the user's, else the one for local stores; nobody in mode `unsigned`.
 
     `local` says whether a key made for local stores will do (default: the store is a folder); `stays_unsigned` that a change of an
-    unsigned channel needs no key. Raises `UsageError` if a key is needed and there is none, or all are past their end.
+    unsigned channel needs no key. Raises `UsageError` if a key is required and there is none, or all are past their end.
     """
     if (told := _TOLD.get()) is not None and mode is None:
         mode, key_files, local = told
@@ -98,6 +99,11 @@ def find_signing(
         signers, origin = _made_for_local_stores()
     if not signers and stays_unsigned:
         return Signing((), Keyring(), f"unsigned, as before: {_UNSIGNED}")
+    if not signers and mode == "auto":
+        # Hours of training are not thrown away for it: devices are who must not take it, and they don't.
+        return Signing(
+            (), Keyring(), f"unsigned, because no key was given by {FILE_VARIABLE}: {_UNSIGNED}. `dual publish sign` signs it later"
+        )
     if not signers:
         fix = f"Make a key with `dual keys new` and give its file by {FILE_VARIABLE} (or set publish_mobile.signing=unsigned)"
         raise UsageError("there is no key to sign the channel with", where=store.uri, fix=fix)

@@ -34,10 +34,16 @@ def start(release: str | None, store: str, percent: float, as_json: bool) -> Non
     """Publish RELEASE (default: the newest of the store). Servers that follow the store take its cloud half at once."""
     from components.core.staging import basis_points
     from components.publish_mobile.settings import PublishMobileSettings
+    from components.publish_mobile.signing import find_signing
     from components.publish_mobile.start import start as publish
 
     limits = PublishMobileSettings.model_validate({})
-    _say(publish(_open(store), release or "", basis_points(percent), run_id=_me(), limits=limits), as_json)
+    opened = _open(store)
+    signing = find_signing(opened)
+    channel = publish(opened, release or "", basis_points(percent), run_id=_me(), limits=limits, signing=signing)
+    if not signing.signers:
+        click.echo(f"warning: the channel is {signing.note}", err=True)
+    _say(channel, as_json)
 
 
 @command.command("status")

@@ -119,3 +119,19 @@ def test_the_key_of_local_stores_is_listed_as_such(made: tuple[Store, list[Relea
     assert "local stores only" in dual("keys", "list").output
     assert json.loads(dual("keys", "list", "--json").output)["keys"] == []
     assert len(json.loads(dual("keys", "list", "--json", "--local").output)["keys"]) == 1
+
+
+def test_who_publishes_without_a_key_is_told_what_devices_make_of_it(
+    made: tuple[Store, list[Release]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUAL_PUBLISH_MOBILE__SIGNING", "unsigned")
+    store, (release, *_) = made
+    told = dual("publish", "start", release.id, "--store", store.uri.removeprefix("file://"))
+    assert "warning: the channel is unsigned" in told.stderr
+    assert "devices refuse it" in told.stderr
+
+
+def test_a_run_that_could_not_be_signed_in_the_end_does_not_begin(tmp_path: Path) -> None:
+    refused = dual("run", "--data", "drawn", "--store", str(tmp_path), "--set", "publish_mobile.signing=required", code=2)
+    assert "there is no key to sign the channel with" in refused.stderr
+    assert not (tmp_path / "runs").exists()

@@ -32,7 +32,7 @@ EXPECTED = [
     "removed mobile/",
     "ok: every digest matches",
     "copied to gs://models/flowers",
-    "refused: a bucket needs a key",
+    "refused: a key is required",
     "there is no key to sign",
 ]
 

@@ -127,20 +127,25 @@ def test_first_publishers_at_once_make_one_key(tmp_path: Path) -> None:
     assert len(local_keys().private_keys()) == len(local_keys().keyring().keys) == 1
 
 
-@pytest.mark.parametrize("asked", ["auto", "required"])
-def test_a_bucket_without_a_key_is_a_clear_error(asked: str) -> None:
+def test_a_required_key_that_is_missing_is_a_clear_error() -> None:
     local_keys().ensure("x")
     with pytest.raises(UsageError, match="no key to sign") as caught:
-        find_signing(CLOUD, asked)  # type: ignore[arg-type]
+        find_signing(CLOUD, "required")
     assert "DUAL_SIGNING_KEY_FILE" in str(caught.value)
     with pytest.raises(UsageError, match="no key to sign"):
         find_signing(open_store("/anywhere"), "required")
 
 
-def test_a_cluster_needs_a_key_that_outlives_its_pod(tmp_path: Path) -> None:
-    store, _ = make_store(tmp_path, 1)
-    with pytest.raises(UsageError, match="no key to sign"):
-        find_signing(store, local=False)
+def test_a_bucket_or_a_cluster_without_a_key_is_unsigned_and_says_so(tmp_path: Path) -> None:
+    store, (first, second) = make_store(tmp_path, 2)
+    for signing in (find_signing(CLOUD), find_signing(store, local=False)):
+        assert signing.signers == ()
+        assert "no key was given by DUAL_SIGNING_KEY_FILE" in signing.note
+        assert "dual publish sign" in signing.note
+    # Nobody is thrown back from a signed channel to an unsigned one.
+    publish_release(store, first.id, signing=find_signing(store))
+    with pytest.raises(UsageError, match="the channel is signed, and this publisher has no key"):
+        publish_release(store, second.id, signing=find_signing(store, local=False))
 
 
 def test_keys_come_from_files_and_variables(tmp_path: Path, folder: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
