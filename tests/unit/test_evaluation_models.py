@@ -11,6 +11,7 @@ import pytest
 from components.core.errors import DataError, UsageError
 from components.core.preprocessing import Preprocessing
 from components.core.record import open_step, read_records
+from components.core.run_settings import write_settings
 from components.core.stores import open_store
 from components.evaluation.evaluation import Evaluation, read_evaluation, read_predictions
 
@@ -312,6 +313,8 @@ def test_the_components_log_what_kfp_shows(tiny_examples: Path, cloud: Path, mob
     from components.evaluate_cloud.component import evaluate_cloud
     from components.evaluate_mobile.component import evaluate_mobile
 
+    store = open_store(str(tmp_path / "store"))
+    write_settings(store, "r1", SETTINGS)
     both: list[tuple[Any, Path]] = [(evaluate_cloud, cloud), (evaluate_mobile, mobile)]
     for component, model in both:
         root = tmp_path / model.name
@@ -322,7 +325,7 @@ def test_the_components_log_what_kfp_shows(tiny_examples: Path, cloud: Path, mob
             "view": dsl.HTML(uri=str(root / "view.html")),
         }
         inputs = {"examples": dsl.Dataset(uri=str(tiny_examples)), "model": dsl.Model(uri=str(model))}
-        component.python_func(settings=SETTINGS, store=str(tmp_path / "store"), run_id="r1", **inputs, **outputs)
+        component.python_func(store=store.uri, run_id="r1", **inputs, **outputs)
         accuracy = read_evaluation(root / "evaluation").metrics["accuracy"]
         assert outputs["metrics"].metadata["accuracy"] == accuracy
         logged = outputs["classification"].metadata
