@@ -122,6 +122,7 @@ def test_a_reason_that_is_longer_than_a_state_may_be_still_takes_it_back(stage: 
         with pytest.raises(RolloutError, match="the candidate failed its preview: 日日"):
             begin(site, RELEASES["b"], "", plan_of("canary"), run_id="r").run()
     assert size(stage) < MIB
+    assert max(len(event.text) for event in stage.state().events) == max(len(each.reason) for each in stage.state().history) == 4000
     stage.has_all("a")
     assert stage.run("b").error is None
 

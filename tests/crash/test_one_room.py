@@ -80,9 +80,10 @@ def test_a_process_that_died_in_the_gap(room: Stage) -> None:
     room.has_all("b")
 
 
-def test_the_same_release_again_ends_no_pods_that_are_right(room: Stage) -> None:
+def test_the_same_release_again_ends_no_pods_that_are_right(room: Stage, controller: Controller) -> None:
     room.delete("Service", "classifier")
     room.api.create("Service", service("classifier"))
+    room.lose("a", controller, ready=2, waits=4)
     seen: list[int] = []
     scene = Scene()
     scene.at["post_analysis"] = [lambda: seen.append(room.api.get("Deployment", room.deployment("a"))["metadata"]["generation"])]
