@@ -1,10 +1,10 @@
 """Rollouts by labels killed at every moment, stopped before every write and overtaken: the ending is right, and no moment is wrong.
 
 The API server is real, the holders are; servers are in memory. Invariants are checked after each write of each victim, from the objects and
-import os
 from what servers say; and no pod's label `stable` may ever lead nowhere once it led somewhere.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
