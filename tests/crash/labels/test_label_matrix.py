@@ -146,7 +146,8 @@ CATCHES: dict[str, tuple[Callable[..., None], str]] = {
 """Which cases catch a mutant, and what they must say of it."""
 
 
-@pytest.mark.parametrize("mutant", sorted(MUTANTS))
+# What the first one makes wrong is seen at one moment or another: by eye, until it is said at one.
+@pytest.mark.parametrize("mutant", sorted(MUTANTS) if EVERY else ["forget_what_was_before", "leave_the_label"])
 def test_the_harness_catches_mistakes(harness: LabelHarness, mutant: str) -> None:
     case, found = CATCHES[mutant]
     harness.all((partial(case, harness, write=write, mutant=mutant) for write in range(1, 12)), until_wrong=True)
