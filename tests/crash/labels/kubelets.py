@@ -22,7 +22,7 @@ from components.core.errors import DualError
 from components.core.release import release_version
 from serving.fetch.hold import Holder, Stager
 from serving.fetch.order import HoldOrder, Order
-from serving.rollout.cluster.api import Api, ChangedError, Json, connect
+from serving.rollout.cluster.api import Api, Json, connect
 from serving.rollout.cluster.holding import Holding, holdings_of, refusal_of
 from serving.rollout.cluster.names import NAME, REVISION, query
 from serving.rollout.cluster.revision import is_host
@@ -32,6 +32,7 @@ from tests.rollout.fake_server import FakeServer
 _MOMENTS = 30
 _ORDER = HoldOrder("/store", "labels-000000", None, Path("/nowhere/classifier"))
 _WORKERS = 6
+_TRIES = 5
 
 
 @dataclass
@@ -135,9 +136,18 @@ class Kubelets:
 
     def attend(self, namespace: str) -> None:
         """Bring the namespace's pods to where they should be by now; one at a time."""
+        time.sleep(self.wards[namespace].seconds)
+        for _ in range(_TRIES):
+            try:
+                return self._attend(namespace)
+            except DualError:
+                # A test is at the same objects, or the API server is busy.
+                continue
+        return None
+
+    def _attend(self, namespace: str) -> None:
         ward, api = self.wards[namespace], Api(self._api._client, namespace, patience=5)
-        time.sleep(ward.seconds)
-        with ward.lock, suppress(ChangedError, DualError):
+        with ward.lock:
             service = api.find("Service", "classifier")
             for deployment in list(api.list("Deployment", f"{NAME}=classifier")):
                 revision = deployment["metadata"]["labels"].get(REVISION, "")

@@ -136,7 +136,7 @@ def slow_holders(harness: LabelHarness, scenario: Scenario, moment: str, write: 
 
 
 CATCHES: dict[str, tuple[Callable[..., None], str]] = {
-    "believe_the_record": (partial(slow_holders, scenario=Scenario("labels"), moment="after"), "post_analysis, and classifier-labels"),
+    "believe_the_record": (partial(slow_holders, scenario=Scenario("labels"), moment="after"), "answers as a"),
     "forget_what_was_before": (
         partial(LabelHarness.killed, scenario=Scenario("labels", "post"), moment="after"),
         "the promoted release is not held",

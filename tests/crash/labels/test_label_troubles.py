@@ -83,6 +83,14 @@ def test_as_long_as_one_label_does_not_move_the_switch_is_not_saved_and_goes_bac
     label_stage.has_only("a")
 
 
+def test_a_holder_that_slept_through_the_rollout_comes_to_the_same_end(label_stage: LabelStage) -> None:
+    assert label_stage.run("b", at("drain", lambda: setattr(label_stage.fakes()[0], "asleep", True))).error is None
+    label_stage.kubelets.attend(label_stage.api.namespace)
+    assert label_stage.loaded() == {"b", "A"}
+    label_stage.fakes()[0].asleep = False
+    label_stage.has_only("b")
+
+
 @pytest.mark.parametrize("phase", ["prepare", "analyze"])
 def test_pods_that_do_not_bear_both_versions_are_relieved_at_once(label_stage: LabelStage, phase: str) -> None:
     def crush() -> None:
