@@ -1,5 +1,6 @@
 """A real API server from the rig (etcd, kube-apiserver, controller-manager; no kubelet), with the CRDs that manifests ask for."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -78,13 +79,18 @@ def quiet_cluster() -> Iterator[Cluster]:
         yield found
 
 
+# Several control planes of one process may be up at once: those of the session, and those of a module beside them.
+_NUMBERS = itertools.count(1)
+
+
 @contextmanager
 def control_plane(*flags: str) -> Iterator[Cluster]:
     """A control plane of the rig, with the CRDs."""
     if not RIG.is_file():
         pytest.skip(f"needs a Kubernetes API server: the rig is not at {RIG} (set DUAL_SHARED)")
-    name = f"manifests-{os.getpid()}{''.join(flags)}"
-    up = subprocess.run([RIG, "control-plane", "up", name, *flags], check=True, capture_output=True, text=True)
+    name = f"manifests-{os.getpid()}-{next(_NUMBERS)}"
+    up = subprocess.run([RIG, "control-plane", "up", name, *flags], check=False, capture_output=True, text=True)
+    assert up.returncode == 0, f"the rig can't start the control plane {name}: {up.stderr}"
     try:
         yield _ready(up.stdout.strip().splitlines()[-1])
     finally:
