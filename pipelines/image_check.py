@@ -18,7 +18,11 @@ import components
 
 IMAGES = {
     "dual-trainer": ["serving.server.__main__", "serving.rollout.cluster.api", "ai_edge_litert.interpreter"],
-    "dual-deployer": ["serving.fetch.stage", "serving.rollout.cluster.api", "pipelines.cli.rollout"],
+    "dual-deployer": [
+        *("serving.fetch.stage", "serving.rollout.cluster.api", "pipelines.cli.rollout"),
+        # `dual submit`, which schedules by Argo run.
+        *("pipelines.cli.submit", "pipelines.compile", "pipelines.submission.kubeflow.client", "pipelines.submission.verdict"),
+    ],
     "dual-server": ["serving.server.__main__", "serving.server.service"],
 }
 """Image → what runs there and is no step of its own: the server beside a step, the model fetcher, the command line."""
