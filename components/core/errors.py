@@ -2,6 +2,7 @@
 
     DualError                exit 1   something failed that is nobody's input
     ├── RolloutError         exit 1   a candidate failed its checks beside the running version, which stays
+    ├── UnavailableError     exit 1   a service does not answer now: nothing is known about what was asked
     ├── UpdateError          exit 1   a device could not take what is published; what it had stays in service
     │   ├── OfflineError              the channel or a file could not be fetched
     │   ├── DeviceStorageError        the device's own file system refuses
@@ -11,6 +12,7 @@
     │   ├── DamagedError     exit 4   a file of another size or digest than the manifest says
     │   └── SelfTestError    exit 4   the model loads or answers otherwise than its golden images say
     ├── UsageError           exit 2   a flag, a setting or a file that a person wrote is wrong
+    │   └── MissingError              a service knows nothing of that name
     ├── NotBlessedError      exit 3   the models were judged and refused
     ├── DataError            exit 4   the images, labels or a stored file can't be used
     │   └── MissingObjectError        the store has no object of that name
@@ -36,6 +38,10 @@ class DualError(Exception):
 
 class RolloutError(DualError):
     """A rollout was aborted: the candidate was unloaded and live traffic stayed where it was."""
+
+
+class UnavailableError(DualError):
+    """The service does not answer now, or answers that it is overloaded: nothing is known about what was asked."""
 
 
 class UpdateError(DualError):
@@ -84,6 +90,10 @@ class UsageError(DualError):
     """A flag, a setting or a configuration file is wrong."""
 
     exit_code = 2
+
+
+class MissingError(UsageError):
+    """The service knows nothing of that name."""
 
 
 class NotBlessedError(DualError):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
-from components.core.errors import DualError, UsageError, missing_extra
+from components.core.errors import UsageError, missing_extra
 from pipelines.submission.package import Inputs, Package
 from pipelines.submission.trigger import Plan
 
@@ -18,14 +18,6 @@ State = Literal[
 ]  # fmt: skip
 OVER: frozenset[State] = frozenset({"succeeded", "failed", "skipped", "cached", "terminated"})
 _BACKENDS = {"kubeflow": "pipelines.submission.kubeflow.service", "vertex": "pipelines.submission.vertex.service"}
-
-
-class UnavailableError(DualError):
-    """The service does not answer now, or answers that it is overloaded: nothing is known about what was asked."""
-
-
-class MissingError(UsageError):
-    """The service knows no run, version or schedule of that name."""
 
 
 @dataclass(frozen=True, kw_only=True)

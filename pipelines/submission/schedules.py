@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
-from components.core.errors import ConflictError
-from pipelines.submission.backend import Backend, MissingError, Order, Schedule, Version
+from components.core.errors import ConflictError, MissingError
+from pipelines.submission.backend import Backend, Order, Schedule, Version
 from pipelines.submission.cron import Cron
 from pipelines.submission.trigger import Interval, Plan
 

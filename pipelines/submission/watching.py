@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from components.core.errors import UnavailableError
 from components.report.story import ORDER
 from pipelines.progress import Progress
-from pipelines.submission.backend import Backend, Run, State, Task, UnavailableError
+from pipelines.submission.backend import Backend, Run, State, Task
 
 PATIENCE = 900.0
 """Seconds without one answer from the service until watching gives up; the run goes on."""

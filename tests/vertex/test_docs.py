@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from components.core.vertex import credentials
+from components.core.vertex.connection import Connection
 from pipelines.cli import cli
-from pipelines.submission.vertex import credentials
-from pipelines.submission.vertex.connection import Connection
 from tests.conftest import ROOT
 from tests.kubeflow.plays import Frame, Play
 from tests.kubeflow.records import ships

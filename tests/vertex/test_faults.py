@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from components.core.errors import DualError
-from pipelines.submission.vertex import credentials
-from pipelines.submission.vertex.connection import read_connection
+from components.core.vertex import credentials
+from components.core.vertex.connection import read_connection
 from pipelines.submission.vertex.orders import new_job_id
 from pipelines.submission.vertex.service import open_service
 from tests.doctor.fake_google import ACCOUNT, Google

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from components.core.errors import UsageError
-from pipelines.submission.backend import MissingError
+from components.core.errors import MissingError, UsageError
 from pipelines.submission.kubeflow.cluster import RUN_LABEL, Cluster, Json
 from pipelines.submission.kubeflow.pods import step_of
 from pipelines.submission.kubeflow.tasks import step_name

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from components.core.errors import ConflictError, UsageError
+from components.core.errors import ConflictError, MissingError, UsageError
 from pipelines.submission.argo.cron_workflow import LABELS, ArgoSchedule, Json, cron_workflow
-from pipelines.submission.backend import MissingError
 from pipelines.submission.kubeflow.cluster import Cluster
 
 _PLURAL = "cronworkflows"

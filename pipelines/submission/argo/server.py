@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from components.core.errors import DualError, UsageError, missing_extra
+from components.core.errors import DualError, MissingError, UsageError, missing_extra
 from pipelines.submission.argo.nodes import parse_log_stream
-from pipelines.submission.backend import MissingError
 from pipelines.submission.kubeflow.cluster import RUN_LABEL, Json, unpacked
 from pipelines.submission.kubeflow.faults import Asked, AuthError, server_message, transport_fault
 

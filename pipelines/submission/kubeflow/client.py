@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 import kfp
 from kfp_server_api import V2beta1GetHealthzResponse
 
-from components.core.errors import UsageError
-from pipelines.submission.backend import MissingError
+from components.core.errors import MissingError, UsageError
 from pipelines.submission.kubeflow.cluster import Cluster, open_cluster
 from pipelines.submission.kubeflow.connection import PORT_FORWARD, Connection
 from pipelines.submission.kubeflow.credentials import Credentials, find_credentials

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from components.core.errors import ConflictError, DualError, UsageError
-from pipelines.submission.backend import MissingError, UnavailableError
+from components.core.errors import ConflictError, DualError, MissingError, UnavailableError, UsageError
 
 _LOGIN = re.compile(r"/(dex|oauth2|login|authservice|oidc|auth|realms)\b|accounts\.google\.com", re.IGNORECASE)
 _PASSING = (408, 425, 429, 500, 502, 503, 504)

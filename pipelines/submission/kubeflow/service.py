@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import ConflictError, DualError, UsageError
-from pipelines.submission.backend import MissingError, Order, Page, Query, Run, Schedule, Version
+from components.core.errors import ConflictError, DualError, MissingError, UsageError
+from pipelines.submission.backend import Order, Page, Query, Run, Schedule, Version
 from pipelines.submission.cron import Cron
 from pipelines.submission.kubeflow.answers import to_run, to_schedule, to_version
 from pipelines.submission.kubeflow.client import Connected, connect, silent

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from components.core.errors import UsageError
+from components.core.vertex.connection import Connection, check_label
 from pipelines.submission.backend import Order
 from pipelines.submission.cron import Cron
 from pipelines.submission.package import Package, read_inputs, with_defaults
 from pipelines.submission.trigger import Interval, Plan
-from pipelines.submission.vertex.connection import Connection, check_label
 
 Json = dict[str, Any]
 DIGEST, EXPERIMENT, CATCH_UP = "dual-digest", "dual-experiment", "dual-catch-up"

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import DualError, UsageError
-from pipelines.submission.backend import MissingError, Order, Page, Query, Run, Schedule, UnavailableError, Version
+from components.core.errors import DualError, MissingError, UnavailableError, UsageError
+from components.core.vertex.connection import Connection, check_label, read_connection
+from components.core.vertex.credentials import find_credentials
+from components.core.vertex.faults import QuotaError
+from components.core.vertex.wire import Json, Wire
+from pipelines.submission.backend import Order, Page, Query, Run, Schedule, Version
 from pipelines.submission.package import Package, read_inputs, with_defaults
 from pipelines.submission.trigger import Plan
 from pipelines.submission.vertex.answers import STATES, last, to_run, to_schedule
-from pipelines.submission.vertex.connection import Connection, check_label, read_connection
-from pipelines.submission.vertex.credentials import find_credentials
-from pipelines.submission.vertex.faults import QuotaError
 from pipelines.submission.vertex.orders import CATCH_UP, DIGEST, EXPERIMENT, Spec, new_job_id, pipeline_job, schedule, to_spec
-from pipelines.submission.vertex.wire import Json, Wire
 
 _PAGE = 100
 _LISTED = "name,displayName,state,createTime,startTime,endTime,labels,pipelineSpec.pipelineInfo"

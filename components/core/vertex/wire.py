@@ -6,11 +6,10 @@ from typing import Any
 
 import httpx
 
-from components.core.errors import DualError, UsageError
-from pipelines.submission.backend import UnavailableError
-from pipelines.submission.vertex.connection import Connection
-from pipelines.submission.vertex.credentials import Credentials
-from pipelines.submission.vertex.faults import Asked, AuthError, Refusal, answer_fault
+from components.core.errors import DualError, UnavailableError, UsageError
+from components.core.vertex.connection import Connection
+from components.core.vertex.credentials import Credentials
+from components.core.vertex.faults import Asked, AuthError, Refusal, answer_fault
 
 Json = dict[str, Any]
 _OPERATION_SECONDS = 120.0

@@ -15,7 +15,6 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from components.core.errors import UsageError
-from pipelines.settings import read_yaml
 
 _OVERRIDE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM"
 """What gcloud reads, too: https://cloud.google.com/sdk/gcloud/reference/config/set."""
@@ -62,6 +61,9 @@ class Connection(BaseSettings):
 
 def read_connection(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Connection:
     """Merge the three layers; `UsageError` names the layer and the key that is wrong. Empty flags count as not given."""
+    # The settings know of endpoints, and those of connections.
+    from components.configuration.layers import read_yaml
+
     given = {key: value for key, value in (flags or {}).items() if value not in ("", None)}
     layers: list[tuple[str, Mapping[str, Any]]] = [(str(file), read_yaml(file))] if file else []
     layers += [("the environment (DUAL_VERTEX_*)", EnvSettingsSource(Connection, env_ignore_empty=True)()), ("flags", given)]

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.core.errors import ConflictError, DualError, UsageError
-from pipelines.submission.backend import MissingError, UnavailableError
+from components.core.errors import ConflictError, DualError, MissingError, UnavailableError, UsageError
 
 _PERMISSION = re.compile(r"[Pp]ermission '?([a-z]+\.[A-Za-z]+\.[A-Za-z]+)'?")
 _ACCOUNT = re.compile(r"[\w.-]+@[\w.-]+\.gserviceaccount\.com")

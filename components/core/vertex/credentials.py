@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.submission.backend import UnavailableError
-from pipelines.submission.vertex.connection import Connection
-from pipelines.submission.vertex.faults import AuthError
+from components.core.errors import UnavailableError
+from components.core.vertex.connection import Connection
+from components.core.vertex.faults import AuthError
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 LOGIN = "gcloud auth application-default login   (or: export GOOGLE_APPLICATION_CREDENTIALS=KEY.json, or Workload Identity)"
