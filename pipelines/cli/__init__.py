@@ -86,7 +86,7 @@ def cli() -> None:
     """One pipeline from labelled images to a served cloud model and a published int8 mobile model.
 
     \b
-    Exit codes: 0 ok · 1 failed · 2 usage or configuration · 3 not blessed · 4 bad data · 5 conflict
+    Exit codes: 0 ok · 1 failed · 2 usage or configuration · 3 not blessed · 4 bad data · 5 conflict · 6 findings of doctor
     """  # noqa: D301 - click wants the real backspace character
 
 
