@@ -8,18 +8,21 @@ publishers read it from the store that they trust with everything else, devices 
 """
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from components.core.envelope import Envelope, parse_envelope
-from components.core.errors import DataError
+from components.core.errors import DataError, UsageError
 from components.core.preprocessing import Preprocessing
 from components.core.staging import EVERYONE, Staging
 from components.core.stores import Store, join
 
 STABLE = "stable"
+"""The channel of the pair: servers follow it. Any other is for devices alone (docs/decisions/0013)."""
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 UNSIGNED_V1 = "dual.channel/v1"
 """The manifest of the first versions: without envelope, staging and self-test. Publishers read it and write the present one."""
 _DIGEST = r"^[0-9a-f]{64}$"
@@ -104,7 +107,7 @@ class Channel(BaseModel):
     previous: str = ""
     """Where an undo goes: the release that was current before this one was published; empty for the first."""
     cloud: CloudPointer
-    """What all servers follow, whatever the percentage."""
+    """What all servers follow, whatever the percentage; in another channel than `stable`, what they followed when it was published."""
     mobile: MobilePointer
     policy: dict[str, JsonValue]
     """The layered policy of `mobile`."""
@@ -134,7 +137,10 @@ class StoredChannel:
 
 
 def channel_name(channel: str = STABLE) -> str:
-    """Where a channel lies in the store."""
+    """Where a channel lies in the store; `UsageError` if that is no name for one."""
+    if not _NAME.fullmatch(channel):
+        fix = "Use at most 32 lowercase letters, digits and dashes, a letter first: stable, beta"
+        raise UsageError(f"'{channel}' can't be the name of a channel", where="channel", fix=fix)
     return join("channels", f"{channel}.json")
 
 

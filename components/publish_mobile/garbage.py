@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
-from components.core.channel import Channel, read_stored_channel
+from components.core.channel import STABLE, Channel, read_stored_channel
 from components.core.errors import DataError
 from components.core.release import read_release
 from components.core.stores import Store
 from components.publish_mobile.collection import LEASE, Collection
-from components.publish_mobile.history import HistoryEntry, committed, read_history
+from components.publish_mobile.history import HistoryEntry, channels_with_history, committed, read_history
 from components.publish_mobile.version import MobileVersion, version_name, version_of
 from serving.rollout.state import read_rollout, utc_now
 
@@ -79,9 +79,12 @@ def collect_garbage(store: Store, window: Window = _WINDOW, lease: float = LEASE
 
 def _kept(store: Store, window: Window) -> dict[str, str]:
     # The history before the channels: whoever published between the two is found in one of them.
-    entries = read_history(store)
+    histories = {name: read_history(store, name) for name in sorted({STABLE} | channels_with_history(store))}
     kept: dict[str, str] = {}
-    for release, why in [*_current(store), *_pending(store, entries), *_rolling(store), *_recent(store, entries, window)]:
+    past = [
+        each for name, entries in histories.items() for each in (*_pending(store, name, entries), *_recent(store, name, entries, window))
+    ]
+    for release, why in [*_current(store), *_rolling(store), *past]:
         if release:
             kept.setdefault(release, why)
     return kept
@@ -102,12 +105,12 @@ def _current(store: Store) -> Iterator[tuple[str, str]]:
             yield channel.fallback.release, f"the channel {name} names it as fallback"
 
 
-def _pending(store: Store, entries: Sequence[HistoryEntry]) -> Iterator[tuple[str, str]]:
-    found = read_stored_channel(store)
+def _pending(store: Store, channel: str, entries: Sequence[HistoryEntry]) -> Iterator[tuple[str, str]]:
+    found = read_stored_channel(store, channel)
     sequence = found.channel.sequence if found else 0
     for entry in entries:
         if entry.sequence > sequence:
-            why = f"sequence {entry.sequence} is being published"
+            why = f"sequence {entry.sequence} of {channel} is being published"
             yield from ((entry.release, why), (entry.fallback, why))
 
 
@@ -117,15 +120,15 @@ def _rolling(store: Store) -> Iterator[tuple[str, str]]:
         yield rollout[0].release, "its cloud half is being rolled out"
 
 
-def _recent(store: Store, entries: list[HistoryEntry], window: Window) -> Iterator[tuple[str, str]]:
+def _recent(store: Store, channel: str, entries: list[HistoryEntry], window: Window) -> Iterator[tuple[str, str]]:
     """Newest first: an entry was current until the one before it in the list came."""
-    found = read_stored_channel(store)
+    found = read_stored_channel(store, channel)
     chain = committed(entries, found.channel if found else None)
     oldest = datetime.now(UTC) - timedelta(days=window.days)
     for number, entry in enumerate(chain):
         until = datetime.fromisoformat(chain[number - 1].at) if number else None
         if number < window.publications or (until is not None and until > oldest):
-            why = f"sequence {entry.sequence} was current not long ago"
+            why = f"sequence {entry.sequence} of {channel} was current not long ago"
             yield from ((entry.release, why), (entry.fallback, why))
 
 

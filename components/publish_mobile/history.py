@@ -1,5 +1,7 @@
 """`history/<sequence>.json`: append-only, one entry per publication and undo, written before the channel that makes it true.
 
+A channel other than stable has its own, `history-<channel>/<sequence>.json`.
+
 Each entry names the sequence `after` which it comes. The committed entries are those on the chain from the channel's sequence back
 to 0; an entry beside the chain belongs to a publisher that lost a race or died before its swap, and never took effect.
 """
@@ -8,12 +10,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.core.channel import Channel
+from components.core.channel import STABLE, Channel
 from components.core.errors import ConflictError, DataError
 from components.core.staging import EVERYONE, Staging
 from components.core.stores import Store, join
 
-_FOLDER = "history/"
+_FOLDER = "history"
 _ATTEMPTS = 100
 
 
@@ -23,6 +25,7 @@ class HistoryEntry(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
     schema_: Literal["dual.history/v1"] = Field(default="dual.history/v1", alias="schema")
+    channel: str = STABLE
     sequence: int = Field(ge=1)
     after: int = Field(ge=0)
     """The sequence of the channel that this entry was based on; 0 for the first publication."""
@@ -50,14 +53,24 @@ class HistoryEntry(BaseModel):
         return (self.after, self.action, self.release, self.fallback, self.staging, bool(self.keys))
 
 
-def history_name(sequence: int) -> str:
+def history_name(sequence: int, channel: str = STABLE) -> str:
     """Where an entry lies in the store."""
-    return join(_FOLDER, f"{sequence:08d}.json")
+    return join(_folder(channel), f"{sequence:08d}.json")
 
 
-def read_history(store: Store) -> list[HistoryEntry]:
-    """Every entry by rising sequence, also those that never took effect; `DataError` if one is malformed."""
-    return [_read(store, name) for name in store.list(_FOLDER)]
+def read_history(store: Store, channel: str = STABLE) -> list[HistoryEntry]:
+    """Every entry of a channel by rising sequence, also those that never took effect; `DataError` if one is malformed."""
+    return [_read(store, name) for name in store.list(f"{_folder(channel)}/")]
+
+
+def channels_with_history(store: Store) -> set[str]:
+    """Every channel that was, or was about to be, published."""
+    folders = {name.partition("/")[0] for name in store.list(_FOLDER)}
+    return {folder.removeprefix(f"{_FOLDER}-") if folder != _FOLDER else STABLE for folder in folders}
+
+
+def _folder(channel: str) -> str:
+    return _FOLDER if channel == STABLE else f"{_FOLDER}-{channel}"
 
 
 def _read(store: Store, name: str) -> HistoryEntry:
@@ -90,15 +103,17 @@ def was_signed(entries: list[HistoryEntry], channel: Channel | None) -> bool:
 def append_entry(store: Store, wanted: HistoryEntry) -> HistoryEntry:
     """Append `wanted` under the next free sequence, or take over the same intent that a dead process left behind."""
     for _ in range(_ATTEMPTS):
-        entries = read_history(store)
+        entries = read_history(store, wanted.channel)
         pending = next((e for e in entries if e.same_intent(wanted) and not _has_followers(e, entries)), None)
         if pending is not None:
             return pending
         sequence = max([wanted.after, *(entry.sequence for entry in entries)]) + 1
         entry = wanted.model_copy(update={"sequence": sequence})
-        if store.put_if_absent(history_name(sequence), entry.model_dump_json(by_alias=True, indent=1).encode()):
+        if store.put_if_absent(history_name(sequence, wanted.channel), entry.model_dump_json(by_alias=True, indent=1).encode()):
             return entry
-    raise ConflictError("other publishers took every next sequence", where=f"{store.uri}/{_FOLDER}", fix="Run again when they are done")
+    raise ConflictError(
+        "other publishers took every next sequence", where=f"{store.uri}/{_folder(wanted.channel)}", fix="Run again when they are done"
+    )
 
 
 def _has_followers(entry: HistoryEntry, entries: list[HistoryEntry]) -> bool:

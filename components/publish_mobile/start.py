@@ -1,6 +1,6 @@
 """Publishing a release by hand: checked as the pipeline checks it, for a share of the devices, where no cluster has to move first."""
 
-from components.core.channel import Channel, read_channel
+from components.core.channel import STABLE, Channel, read_channel
 from components.core.errors import ConflictError, DataError, UsageError
 from components.core.release import list_releases, read_release, verify_release
 from components.core.stores import Store
@@ -12,27 +12,36 @@ from serving.rollout.state import read_rollout, utc_now
 
 
 def start(
-    store: Store, release_id: str, basis_points: int, *, run_id: str, limits: PublishMobileSettings, signing: Signing | None = None
+    store: Store,
+    release_id: str,
+    basis_points: int,
+    *,
+    run_id: str,
+    limits: PublishMobileSettings,
+    signing: Signing | None = None,
+    channel: str = STABLE,
 ) -> Channel:
     """Make a release (default: the newest) the current pair, its mobile half for a share of the devices; the channel.
 
-    Running servers that follow the store take the cloud half at once, without a canary. Raises `UsageError` if it is current already, or
+    Running servers that follow the store take the cloud half at once, without a canary; in another channel than stable nothing is moved but
+    the mobile half. Raises `UsageError` if it is current already, or
     if the pair is served on a cluster, whose live traffic must move first; `DataError` if its stored files are damaged or too large;
     `ConflictError` if another release's cloud half is being rolled out.
     """
-    found = read_channel(store)
-    channel = found[0] if found else None
+    found = read_channel(store, channel)
+    current = found[0] if found else None
     release = read_release(store, release_id or _newest(store))
-    if channel is not None and channel.release == release.id:
+    if current is not None and current.release == release.id:
         fix = "Give it to more devices with `dual publish widen`, or start another release"
-        raise UsageError(f"{release.id} is current already ({channel.staging.percent()})", where=store.uri, fix=fix)
-    _require_free(store, channel, release.id)
+        raise UsageError(f"{release.id} is current already ({current.staging.percent()})", where=store.uri, fix=fix)
+    if channel == STABLE:
+        _require_free(store, current, release.id)
     check_size(release.mobile_file().size, release.folder(), limits)
     if differences := verify_release(store, release.id):
         fix = "Nothing was published; run the pipeline again to make the release anew"
         raise DataError(f"the stored release is damaged: {'; '.join(differences)}", where=store.uri, fix=fix)
-    after = channel.sequence if channel else 0
-    return publish_release(store, release.id, run_id=run_id, after=after, basis_points=basis_points, signing=signing)
+    after = current.sequence if current else 0
+    return publish_release(store, release.id, run_id=run_id, after=after, basis_points=basis_points, signing=signing, channel=channel)
 
 
 def check_size(size: int, where: str, limits: PublishMobileSettings) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from components.core.channel import StoredChannel
+from components.core.channel import STABLE, StoredChannel
 from components.core.envelope import trusted_signatures
 from components.core.keyring import Keyring
 from components.core.staging import BASIS
@@ -16,7 +16,7 @@ Verdict = Literal["good", "bad", "unknown key"]
 
 @dataclass(frozen=True)
 class Status:
-    """The stable channel, and what this machine's keyring says of its signatures."""
+    """A channel, and what this machine's keyring says of its signatures."""
 
     found: StoredChannel
     signatures: dict[str, Verdict]
@@ -38,10 +38,14 @@ class Status:
             f"mobile    {channel.release} for {share}",
             f"          {channel.mobile.size / 1000:.0f} kB, asks the cloud where its confidence is below {_threshold(channel.policy)}",
             *rest,
-            f"cloud     {channel.release}, all servers",
+            self._cloud(),
             *(signed or ["signed    by nobody: devices refuse it unless they were told to accept that"]),
             f"next      {self._next()}",
         ]
+
+    def _cloud(self) -> str:
+        channel = self.found.channel
+        return f"cloud     {channel.release}, all servers" if channel.channel == STABLE else "cloud     as the channel stable says"
 
     def _next(self) -> str:
         staging = self.found.channel.staging
@@ -52,9 +56,9 @@ class Status:
         return "dual publish undo goes back to " + self.found.channel.previous if self.found.channel.previous else "nothing before it"
 
 
-def status_of(store: Store, keyring: Keyring | None = None) -> Status:
-    """Where the stable channel stands; `UsageError` if nothing was published. `keyring` default: this user's keys."""
-    found = require_channel(store, "there is no status")
+def status_of(store: Store, keyring: Keyring | None = None, channel: str = STABLE) -> Status:
+    """Where a channel stands; `UsageError` if nothing was published. `keyring` default: this user's keys."""
+    found = require_channel(store, "there is no status", channel)
     return Status(found, _verdicts(found, keyring or own_keyring()))
 
 

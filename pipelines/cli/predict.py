@@ -13,6 +13,7 @@ from pipelines.cli.options import json_option, store_option
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @store_option
 @click.option("--model", "which", type=click.Choice(["cloud", "mobile", "layered"]), default="layered", show_default=True)
+@click.option("--channel", default="stable", show_default=True, help="Channel that the mobile model is taken from.")
 @click.option("--server", default="", metavar="URL", help="Ask this server's cloud model. Default: load it into this process.")
 @click.option("--name", default="classifier", show_default=True, help="The model's name on that server.")
 @click.option("--timeout", type=click.FloatRange(min=0.01), default=2.0, show_default=True, help="Seconds that the server is given.")

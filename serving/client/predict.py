@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from platformdirs import user_cache_path
 
-from components.core.channel import channel_name
+from components.core.channel import STABLE, channel_name
 from components.core.digest import sha256_bytes
 from components.core.errors import DataError, UntrustedError, UpdateError, UsageError
 from components.core.keyring import Keyring
@@ -53,6 +53,8 @@ class Ways:
     """Whose signatures on the channel count."""
     unsigned: bool = False
     """Accept a channel that nobody signed."""
+    channel: str = STABLE
+    """Where the mobile model comes from; the cloud model is always that of `stable`."""
     server: str = ""
     """Ask the cloud model of this server (`http://host:port`) instead of loading it into this process."""
     name: str = "classifier"
@@ -131,8 +133,14 @@ def open_predictor(store_uri: str, model: str, ways: Ways) -> Predictor:
     if model == "cloud":
         return _cloud_predictor(store, ways)
     installed = _up_to_date(store, ways).open()
-    cloud = None if model == "mobile" else _cloud(store, installed.installed.release, ways)
+    cloud = None if model == "mobile" else _cloud(store, _live(store, installed.installed.release, ways), ways)
     return DevicePredictor(LayeredModel(installed, cloud, ways.timeout), False if model == "mobile" else None)
+
+
+def _live(store: Store, release: str, ways: Ways) -> str:
+    """The release whose cloud model answers for a device that has `release`."""
+    live = None if ways.channel == STABLE or ways.server else read_baseline(store)
+    return live.id if live else release
 
 
 def _cloud_predictor(store: Store, ways: Ways) -> Predictor:
@@ -156,27 +164,31 @@ def _cloud(store: Store, release_id: str, ways: Ways) -> Cloud:
 
 def _up_to_date(store: Store, ways: Ways) -> Device:
     # A machine of ours is no sample of anybody's devices: it takes the candidate, whatever the percentage.
-    folder = ways.folder() / "devices" / sha256_bytes(store.uri.encode())[:16]
-    device = Device(folder, store, Trust(ways.keyring, unsigned=ways.unsigned), tester=True)
+    followed = store.uri if ways.channel == STABLE else f"{store.uri}#{ways.channel}"
+    folder = ways.folder() / "devices" / sha256_bytes(followed.encode())[:16]
+    device = Device(folder, store, Trust(ways.keyring, ways.channel, unsigned=ways.unsigned), tester=True)
     try:
         device.update()
     except UpdateError as error:
         if device.state().current is None:
-            raise _first_time(error, store) from None
+            raise _first_time(error, store, ways.channel) from None
         ways.warn(f"{error} Answering with the release of before.")
     return device
 
 
-def _first_time(error: UpdateError, store: Store) -> Exception:
+def _first_time(error: UpdateError, store: Store, channel: str) -> Exception:
     if "nothing is published" in error.what:
-        return _nothing_promoted(store)
+        return _nothing_promoted(store, channel)
     if isinstance(error, UntrustedError):
         fix = "Give the publisher's public keyring with --keys (dual keys list --json), or accept it unverified with --unsigned"
-        return UntrustedError(error.what, where=f"{store.uri}/{channel_name()}", fix=fix)
+        return UntrustedError(error.what, where=f"{store.uri}/{channel_name(channel)}", fix=fix)
     return error
 
 
-def _nothing_promoted(store: Store) -> UsageError:
+def _nothing_promoted(store: Store, channel: str = STABLE) -> UsageError:
+    if channel != STABLE:
+        fix = f"Publish there with: dual publish start --channel {channel}"
+        return UsageError(f"nothing is published in the channel {channel} yet", where=store.uri, fix=fix)
     return UsageError("nothing is promoted yet", where=store.uri, fix="Ship a release with: dual run --data SOURCE --store STORE")
 
 

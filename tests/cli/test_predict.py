@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from components.core.stores import open_store
+from components.publish_mobile.publication import publish_release
 from pipelines.cli import cli
 from tests.client.device_site import Site, make_site
 from tests.conftest import tiny_jpeg
@@ -68,3 +69,17 @@ def test_layered_with_a_server_that_is_not_there_is_the_phones_answer(site: Site
     row = json.loads(predict(tmp_path, *options, model="layered").output)
     assert row["model"] == "mobile"
     assert ("at least" in row["why"]) or ("can't be reached" in row["why"])
+
+
+def test_the_mobile_model_of_another_channel_is_kept_apart(site: Site, tmp_path: Path) -> None:
+    keys = ("--keys", str(tmp_path / "keyring.json"), "--json")
+    assert "nothing is published in the channel beta" in predict(tmp_path, "--channel", "beta", *keys, code=2).output
+    site.publish(1)
+    publish_release(site.store, site.releases[0].id, signing=site.signing, channel="beta")
+    # The device has seen sequence 2 of stable: sequence 1 of beta is no attack.
+    assert json.loads(predict(tmp_path, *keys).output)["release"] == site.releases[1].id
+    assert json.loads(predict(tmp_path, "--channel", "beta", *keys).output)["release"] == site.releases[0].id
+    site.store.put("channels/beta.json", site.store.get(CHANNEL).data)
+    said = predict(tmp_path, "--channel", "beta", *keys).output
+    assert "is the channel 'stable', not 'beta'" in said
+    assert site.releases[0].id in said

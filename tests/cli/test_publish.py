@@ -52,6 +52,19 @@ def test_a_release_reaches_all_devices_step_by_step(made: tuple[Store, list[Rele
     assert "never took effect" not in text
 
 
+def test_testers_follow_another_channel(made: tuple[Store, list[Release]]) -> None:
+    store, (first, second) = made
+    beta = ("--channel", "beta", "--store", store.uri)
+    dual("publish", "start", first.id, "--store", store.uri)
+    assert f"beta: sequence 1, release {second.id} for 50 % of the devices" in dual("publish", "start", "--percent", "50", *beta).output
+    assert "beta: sequence 2" in dual("publish", "widen", "100", *beta).output
+    assert "cloud     as the channel stable says" in dual("publish", "status", *beta).output
+    assert "there is none before it" in dual("publish", "undo", *beta, code=2).output
+    assert dual("publish", "history", *beta).output.count(second.id) == 2
+    assert "stable, sequence 1" in dual("publish", "status", "--store", store.uri).output
+    assert "beta" not in dual("publish", "history", "--store", store.uri).output
+
+
 def test_status_of_a_calm_channel_says_what_an_undo_would_do(made: tuple[Store, list[Release]]) -> None:
     store, (first, second) = made
     for release in (first, second):

@@ -122,13 +122,13 @@ def test_the_same_intent_continues_a_dead_publishers_entry(tmp_path: Path) -> No
     assert len(read_history(store)) == 2
 
 
-def die_before_swap(store: Store, release: str) -> None:
+def die_before_swap(store: Store, release: str, channel: str = "stable") -> None:
     class Dead(LocalStore):
         def swap(self, name: str, data: bytes, generation: str | None) -> str:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        publish_release(Dead(Path(store.uri)), release)
+        publish_release(Dead(Path(store.uri)), release, channel=channel)
 
 
 @pytest.mark.parametrize("moment", ["history", "channel"])
