@@ -12,6 +12,8 @@ from tests.doctor.fake_google import Google, fake_google
 from tests.kubeflow.fake_kfp import serving
 from tests.kubeflow.records import ships
 from tests.store import fake_gcs
+from tests.vertex.endpoint_site import EndpointSite, make_site
+from tests.vertex.fake_endpoints import FakeEndpoints
 from tests.vertex.fake_vertex import REGION, FakeVertex
 
 Dual = Callable[..., Result]
@@ -100,3 +102,13 @@ def submit(dual: Dual, package: Path) -> Dual:
         return dual("submit", "--target", "vertex", "--package", package, "--data", "drawn", "--store", STORE, *words, **environment)
 
     return run
+
+
+@pytest.fixture
+def site(bucket: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EndpointSite]:
+    """A store, a project with no endpoint yet, and its environment."""
+    fake = FakeEndpoints()
+    with serving(fake.answer) as fake.url:
+        monkeypatch.setenv("DUAL_VERTEX_HOST", fake.url)
+        monkeypatch.setenv("DUAL_VERTEX_PROJECT", "my-project")
+        yield make_site(fake, tmp_path)

@@ -16,12 +16,18 @@ _OPERATION_SECONDS = 120.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 
 
+class TooSlowError(UnavailableError):
+    """The request arrived, and no answer came in time."""
+
+
 class Wire:
     """Asks one project in one region; paths are relative to it (`pipelineJobs/ID`), or whole resource names (`projects/…`)."""
 
     def __init__(self, connection: Connection, credentials: Credentials) -> None:
         """`UsageError` if no project is named anywhere."""
         self.region, self.endpoint, self.credentials = connection.region, connection.endpoint(), credentials
+        self.overridden = self.endpoint != f"https://{connection.region}-aiplatform.googleapis.com"
+        """Whether another endpoint than the region's is asked."""
         self.project = connection.project or credentials.project
         if not self.project:
             fix = "Give --project, or set DUAL_VERTEX_PROJECT or GOOGLE_CLOUD_PROJECT"
@@ -61,6 +67,19 @@ class Wire:
             # A google.rpc.Status, whose code is gRPC's and not HTTP's.
             raise DualError(f"Google could not do it ({error.get('message', error)})", where=str(operation.get("name")), fix="Try again")
 
+    def send(self, method: str, address: str, body: Any, *, seconds: float) -> httpx.Response:
+        """Whatever a whole address answers within so many seconds, for whoever judges that; `UnavailableError` if nothing does."""
+        response = self._sent(method, address, body, seconds, self.credentials.headers())
+        if response.status_code == httpx.codes.UNAUTHORIZED and self.credentials.google is not None:
+            return self._sent(method, address, body, seconds, self.credentials.headers(renew=True))
+        return response
+
+    def _sent(self, method: str, address: str, body: Any, seconds: float, headers: Mapping[str, str]) -> httpx.Response:
+        try:
+            return self._client.request(method, address, json=body, headers=dict(headers), timeout=seconds)
+        except httpx.HTTPError as error:
+            raise self._silent(error) from None
+
     def close(self) -> None:
         """End the connections."""
         self._client.close()
@@ -84,8 +103,11 @@ class Wire:
         if "Name or service not known" in str(error) or "nodename" in str(error) or "No address" in str(error):
             fix = "Check --region (gcloud ai locations list), and DNS"
             return UnavailableError(f"there is no such host: is '{self.region}' a region", where=self.endpoint, fix=fix)
+        fix = "Check the network, proxies and DNS"
+        if isinstance(error, httpx.ReadTimeout):
+            return TooSlowError("takes too long", where=self.endpoint, fix=fix)
         how = "takes too long" if isinstance(error, httpx.TimeoutException) else f"does not answer ({error or type(error).__name__})"
-        return UnavailableError(how, where=self.endpoint, fix="Check the network, proxies and DNS")
+        return UnavailableError(how, where=self.endpoint, fix=fix)
 
 
 def _json(answer: httpx.Response) -> Json | None:
