@@ -24,7 +24,7 @@ from pipelines.settings import PROFILES, Settings, profile_names
 from pipelines.step_needs import NEEDS
 from pipelines.targets import site
 from pipelines.targets.needs import Needs
-from serving.rollout.analysis.settings import PrometheusMetric, WebhookMetric
+from serving.rollout.analysis.settings import AnalysisSettings, PrometheusMetric, WebhookMetric
 from serving.rollout.cluster.settings import Plan, Step
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
@@ -124,7 +124,10 @@ def _walk(model: type[BaseModel], default: Any, prefix: str) -> Iterator[tuple[s
     for name, info in model.model_fields.items():
         inner = _model(info.annotation)
         value = getattr(default, name, info.default) if isinstance(default, BaseModel) else info.get_default(call_default_factory=True)
-        if inner is not None and inner is not Gate:
+        if inner is AnalysisSettings and prefix:
+            text = f"{info.description} Its keys are those of `analysis` in the rollout plan."
+            yield f"{prefix}{name}", FieldInfo(annotation=info.annotation, default={}, description=text)
+        elif inner is not None and inner is not Gate:
             yield from _walk(inner, value, f"{prefix}{name}.")
         else:
             shown = FieldInfo(annotation=info.annotation, default=value, description=info.description)

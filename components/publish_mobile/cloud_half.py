@@ -113,6 +113,42 @@ class ClusterHalf:
         return book.read()
 
 
+class EndpointHalf:
+    """A Vertex endpoint, whose state machine waits for the publication before the old model is undeployed."""
+
+    otherwise = "The next run, or `dual rollout resume --target vertex`, brings it to its end."
+
+    def __init__(self, store: Store, say: Say) -> None:
+        """The endpoint of the rollout whose state is in `store`."""
+        self._store, self._say = store, say
+
+    def in_force(self, release: str, run_id: str) -> int:
+        """As `CloudHalf` says."""
+        from serving.rollout.endpoint.state import Book
+
+        state = Book(self._store).read()
+        if state is not None and not state.is_over() and (state.candidate.release, state.run_id) != (release, run_id):
+            raise _superseded(state.candidate.release, state.run_id, release)
+        if state is None or state.candidate.release != release:
+            raise _not_in_force("never began", release)
+        if state.phase != "drain":
+            raise _not_in_force(f"is not in force ({state.phase})", release)
+        return state.sequence
+
+    def take_back(self, run_id: str, reason: str) -> str:
+        """As `CloudHalf` says."""
+        from serving.rollout.endpoint.actions import abort
+
+        state = abort(self._store, run_id=run_id, reason=reason, say=self._say, only_run=run_id)
+        return state.candidate.release if state else ""
+
+    def finish(self, release: str, run_id: str) -> None:
+        """Wait until the old model is undeployed."""
+        from serving.rollout.endpoint.actions import finish
+
+        finish(self._store, release, run_id=run_id, say=self._say)
+
+
 def _superseded(other: str, run: str, release: str) -> ConflictError:
     what = f"the rollout of {other} (run {run}) has superseded this one"
     return ConflictError(what, where=f"release {release}", fix="Run again once that one is done")

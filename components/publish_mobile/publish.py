@@ -9,7 +9,7 @@ from components.core.release import read_release, verify_release
 from components.core.settings import section, value
 from components.core.staging import basis_points
 from components.core.stores import Store
-from components.publish_mobile.cloud_half import CloudHalf, ClusterHalf, LocalHalf
+from components.publish_mobile.cloud_half import CloudHalf, ClusterHalf, EndpointHalf, LocalHalf
 from components.publish_mobile.firebase import NOTICE
 from components.publish_mobile.firebase_ml import host_model
 from components.publish_mobile.publication import check_signing, publish_release
@@ -36,8 +36,8 @@ def publish(record: StepRecord, *, release: str, settings: str) -> Channel:
 def check_publication(store: Store, settings: str) -> None:
     """Raise `UsageError` or `DataError` now if a run with these settings could not sign what it is to publish in the end."""
     options = section(settings, "publish_mobile", PublishMobileSettings)
-    on_cluster = section(settings, "roll_out_cloud", RollOutCloudSettings).target == "kubernetes"
-    with signing_as(options.signing, options.key_files, False if on_cluster else None):
+    here = section(settings, "roll_out_cloud", RollOutCloudSettings).target == "local"
+    with signing_as(options.signing, options.key_files, None if here else False):
         check_signing(store, change=False)
 
 
@@ -79,6 +79,8 @@ def _cloud_half(record: StepRecord, settings: str) -> CloudHalf:
     options = section(settings, "roll_out_cloud", RollOutCloudSettings)
     if options.target == "kubernetes":
         return ClusterHalf(record.store, str(value(settings, "name", "classifier")), options.kubernetes, record.note)
+    if options.target == "vertex":
+        return EndpointHalf(record.store, record.note)
     return LocalHalf(record.store)
 
 

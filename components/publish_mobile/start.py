@@ -8,6 +8,7 @@ from components.publish_mobile.publication import publish_release
 from components.publish_mobile.settings import PublishMobileSettings
 from components.publish_mobile.signing import Signing
 from serving.rollout.cluster.whereabouts import recall
+from serving.rollout.endpoint.state import served_release
 from serving.rollout.state import read_rollout, utc_now
 
 
@@ -62,6 +63,10 @@ def _require_free(store: Store, channel: Channel | None, release_id: str) -> Non
     if channel is not None and (where := recall(store, channel.release)) is not None:
         what = f"the cloud half of {channel.release} is served on Kubernetes (namespace {where.namespace}), and the pair moves as a whole"
         fix = f"Run: DUAL_PUBLISH_MOBILE__PERCENT=5 dual rollout start {release_id} --namespace {where.namespace}"
+        raise UsageError(what, where=store.uri, fix=fix)
+    if channel is not None and served_release(store) == channel.release:
+        what = f"the cloud half of {channel.release} is served on a Vertex endpoint, and the pair moves as a whole"
+        fix = f"Run: DUAL_PUBLISH_MOBILE__PERCENT=5 dual rollout start {release_id} --target vertex"
         raise UsageError(what, where=store.uri, fix=fix)
     rollout = read_rollout(store)
     if rollout is not None and rollout[0].is_alive(utc_now()) and rollout[0].release != release_id:

@@ -8,6 +8,7 @@ from components.core.gate import combine
 from components.core.record import StepRecord
 from components.core.settings import section, value
 from components.roll_out_cloud.cluster import roll_out_on_cluster
+from components.roll_out_cloud.endpoint import roll_out_on_endpoint
 from components.roll_out_cloud.pictures import draw_latency
 from components.roll_out_cloud.settings import RollOutCloudSettings
 from serving.rollout.converge import converge_all
@@ -27,6 +28,9 @@ def roll_out(record: StepRecord, *, release: str, settings: str) -> None:
     options = section(settings, "roll_out_cloud", RollOutCloudSettings)
     if options.target == "kubernetes":
         roll_out_on_cluster(record, release, str(value(settings, "name", "classifier")), options.kubernetes)
+        return
+    if options.target == "vertex":
+        roll_out_on_endpoint(record, release, str(value(settings, "name", "classifier")), options.vertex)
         return
     channel = read_channel(record.store)
     with _servers(record, str(value(settings, "name", "classifier")), options) as servers:

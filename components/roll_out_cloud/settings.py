@@ -6,15 +6,19 @@ from pydantic import Field
 
 from components.core.settings import Section
 from serving.rollout.cluster.settings import ClusterSettings
+from serving.rollout.endpoint.settings import EndpointSettings
 
 
 class RollOutCloudSettings(Section):
     """Where the cloud model is served, and for `local` how a candidate is checked there and how long it may wait for its other half."""
 
-    target: Literal["local", "kubernetes"] = Field(
-        "local", description="`local`: the servers of `dual serve` on this machine; `kubernetes`: the cluster of the section `kubernetes`."
+    target: Literal["local", "kubernetes", "vertex"] = Field(
+        "local",
+        description="`local`: the servers of `dual serve` on this machine; `kubernetes`: the cluster of the section `kubernetes`; "
+        "`vertex`: the Vertex AI endpoint of the section `vertex`.",
     )
     kubernetes: ClusterSettings = Field(ClusterSettings.model_validate({}), description="The cluster, and the course of a rollout there.")
+    vertex: EndpointSettings = Field(EndpointSettings.model_validate({}), description="The endpoint, and the course of a rollout there.")
     strategy: Literal["labels"] = Field(
         "labels", description="`labels`: two versions in one server, the label `stable` is moved by HandleReloadConfigRequest."
     )

@@ -51,6 +51,29 @@ def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return collected
 
 
+def rollout_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`cluster_options`, and --target: with `vertex` the function is called with `cluster` as (name, None)."""
+    where = click.option(
+        "--target",
+        type=click.Choice(["kubernetes", "vertex"]),
+        default="kubernetes",
+        show_default=True,
+        help="A cluster, or the Vertex AI endpoint that the store's rollouts are on.",
+    )
+
+    @functools.wraps(function)
+    def aimed(*args: Any, target: str, cluster: tuple[str, dict[str, str]], **kwargs: Any) -> Any:
+        if target == "kubernetes":
+            return function(*args, cluster=cluster, **kwargs)
+        name, given = cluster
+        for flag in ("namespace", "context"):
+            if given[flag]:
+                raise click.UsageError(f"--{flag} means nothing with --target vertex: the store knows the endpoint")
+        return function(*args, cluster=(name, None), **kwargs)
+
+    return where(cluster_options(aimed))
+
+
 def print_json(value: Any) -> None:
     """One JSON value on standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")

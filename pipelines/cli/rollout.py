@@ -1,4 +1,4 @@
-"""dual rollout: the cloud half's way to live traffic on Kubernetes, and back."""
+"""dual rollout: the cloud half's way to live traffic on Kubernetes or on a Vertex AI endpoint, and back."""
 
 import getpass
 import socket
@@ -8,16 +8,17 @@ from typing import Any
 
 import click
 
+from pipelines.cli import rollout_endpoint as on_endpoint
 from pipelines.cli.follow import command as follow
-from pipelines.cli.options import cluster_options, json_option, print_json, store_option
+from pipelines.cli.options import json_option, print_json, rollout_options, store_option
 
 
 @click.group("rollout")
 def command() -> None:
-    """Start, watch, steer and undo rollouts on Kubernetes.
+    """Start, watch, steer and undo rollouts on Kubernetes, or with --target vertex on a Vertex AI endpoint.
 
-    The same actions work without Python: kubectl annotate configmap classifier-rollout dual.dev/action=promote (pause, resume, abort; where
-    `dual rollout follow` runs also undo, at any time).
+    On Kubernetes the same actions work without Python: kubectl annotate configmap classifier-rollout dual.dev/action=promote (pause,
+    resume, abort; where `dual rollout follow` runs also undo, at any time).
     """
 
 
@@ -27,26 +28,32 @@ command.add_command(follow)
 @command.command("start")
 @click.argument("release", required=False)
 @store_option
-@cluster_options
+@rollout_options
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="YAML: strategy, steps, analysis …")
 @json_option
 def start(release: str | None, store: str, cluster: Any, plan_file: Path | None, as_json: bool) -> None:
-    """Roll RELEASE out (default: the newest of the store), publish its pair, and wait until the old pods are gone."""
+    """Roll RELEASE out (default: the newest of the store), publish its pair, and wait until the old version is gone."""
     from serving.rollout.cluster.actions import ship
 
     opened = _open(store)
     chosen = release or _newest(opened)
+    if cluster[1] is None:
+        _end(on_endpoint.start(opened, chosen, cluster[0], plan_file, _me(), _say(as_json)), as_json)
+        return
     name, settings = cluster[0], _settings(cluster[1], plan_file)
     _end(ship(opened, chosen, name, settings, run_id=_me(), say=_say(as_json)), as_json)
 
 
 @command.command("status")
-@cluster_options
+@rollout_options
 @store_option
 @click.option("--watch", is_flag=True, help="Go on printing transitions until the rollout is over.")
 @json_option
 def status(cluster: Any, store: str, watch: bool, as_json: bool) -> None:
     """Say where the rollout stands, what it measured, and what may be done next."""
+    if cluster[1] is None:
+        on_endpoint.status(_open(store), watch=watch, as_json=as_json)
+        return
     from pipelines.cli.rollout_view import show, watch_transitions
     from serving.rollout.cluster.actions import reader
 
@@ -62,7 +69,7 @@ def status(cluster: Any, store: str, watch: bool, as_json: bool) -> None:
 
 @command.command("promote")
 @store_option
-@cluster_options
+@rollout_options
 @json_option
 def promote(store: str, cluster: Any, as_json: bool) -> None:
     """Move all live traffic now, skipping the rest of the steps."""
@@ -71,7 +78,7 @@ def promote(store: str, cluster: Any, as_json: bool) -> None:
 
 @command.command("resume")
 @store_option
-@cluster_options
+@rollout_options
 @json_option
 def resume(store: str, cluster: Any, as_json: bool) -> None:
     """Go on after a pause; take over a rollout whose process is gone."""
@@ -80,15 +87,11 @@ def resume(store: str, cluster: Any, as_json: bool) -> None:
 
 @command.command("pause")
 @store_option
-@cluster_options
+@rollout_options
 @json_option
 def pause(store: str, cluster: Any, as_json: bool) -> None:
     """Stay where the rollout is until somebody resumes, promotes or aborts."""
-    from serving.rollout.cluster.actions import reader, request
-
-    del store
-    api, names, _ = reader(cluster[0], _settings(cluster[1]))
-    heard = request(api, names, "pause")
+    heard = _pause(store, cluster)
     if as_json:
         print_json({"heard": heard})
     else:
@@ -97,11 +100,15 @@ def pause(store: str, cluster: Any, as_json: bool) -> None:
 
 @command.command("abort")
 @store_option
-@cluster_options
+@rollout_options
 @click.option("--reason", default="", help="Kept in the history.")
 @json_option
 def abort(store: str, cluster: Any, reason: str, as_json: bool) -> None:
     """Go back to the stable release now."""
+    why = reason or "abort was asked for"
+    if cluster[1] is None:
+        _end(on_endpoint.abort(_open(store), why, _me(), _say(as_json)), as_json)
+        return
     from serving.rollout.cluster.actions import abort as go_back
     from serving.rollout.cluster.actions import reader, request
 
@@ -110,26 +117,33 @@ def abort(store: str, cluster: Any, reason: str, as_json: bool) -> None:
     if request(api, names, "abort"):
         _end(book.read(), as_json)
         return
-    _end(go_back(_open(store), name, settings, run_id=_me(), reason=reason or "abort was asked for", say=_say(as_json)), as_json)
+    _end(go_back(_open(store), name, settings, run_id=_me(), reason=why, say=_say(as_json)), as_json)
 
 
 @command.command("undo")
 @store_option
-@cluster_options
+@rollout_options
 @click.option("--reason", default="", help="Kept in the history.")
 @json_option
 def undo(store: str, cluster: Any, reason: str, as_json: bool) -> None:
     """Go back to the release before the promoted one, both halves; a rollout that is not published yet is aborted instead."""
+    if cluster[1] is None:
+        _end(on_endpoint.undo(_open(store), reason, _me(), _say(as_json)), as_json)
+        return
     from serving.rollout.cluster.actions import undo as go_back
 
     _end(go_back(_open(store), cluster[0], _settings(cluster[1]), run_id=_me(), reason=reason, say=_say(as_json)), as_json)
 
 
 @command.command("history")
-@cluster_options
+@rollout_options
+@store_option
 @json_option
-def history(cluster: Any, as_json: bool) -> None:
+def history(cluster: Any, store: str, as_json: bool) -> None:
     """List the rollouts that are over, newest last."""
+    if cluster[1] is None:
+        on_endpoint.history(_open(store), as_json)
+        return
     from serving.rollout.cluster.actions import reader
 
     _, _, book = reader(cluster[0], _settings(cluster[1]))
@@ -142,21 +156,40 @@ def history(cluster: Any, as_json: bool) -> None:
 
 
 @command.command("plan")
-@cluster_options
+@rollout_options
+@store_option
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="YAML: strategy, steps, analysis …")
 @json_option
-def plan(cluster: Any, plan_file: Path | None, as_json: bool) -> None:
-    """Print what a rollout would do, step by step, with the weights that this cluster can give. Changes nothing."""
-    from serving.rollout.cluster.actions import preview_plan
-
-    rows = preview_plan(cluster[0], _settings(cluster[1], plan_file))
+def plan(cluster: Any, store: str, plan_file: Path | None, as_json: bool) -> None:
+    """Print what a rollout would do, step by step, with the weights that this place can give. Changes nothing."""
+    rows = _plan_rows(store, cluster, plan_file)
     if as_json:
         print_json([{"phase": phase, "what": text} for phase, text in rows])
     else:
         click.echo("\n".join(f"{phase:<17} {text}" for phase, text in rows))
 
 
+def _plan_rows(store: str, cluster: Any, plan_file: Path | None) -> list[tuple[str, str]]:
+    if cluster[1] is None:
+        return on_endpoint.plan(_open(store), cluster[0], plan_file)
+    from serving.rollout.cluster.actions import preview_plan
+
+    return preview_plan(cluster[0], _settings(cluster[1], plan_file))
+
+
+def _pause(store: str, cluster: Any) -> bool:
+    if cluster[1] is None:
+        return on_endpoint.ask(_open(store), "pause")
+    from serving.rollout.cluster.actions import reader, request
+
+    api, names, _ = reader(cluster[0], _settings(cluster[1]))
+    return request(api, names, "pause")
+
+
 def _steer(action: str, store: str, cluster: Any, as_json: bool) -> None:
+    if cluster[1] is None:
+        _end(on_endpoint.steer(_open(store), action, _me(), _say(as_json)), as_json)
+        return
     from serving.rollout.cluster.actions import go_on, reader, request
 
     name, settings = cluster[0], _settings(cluster[1])

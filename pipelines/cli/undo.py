@@ -14,7 +14,7 @@ from pipelines.cli.options import json_option, print_json, store_option
 @click.option("--reason", default="", help="Kept in the history.")
 @json_option
 def command(store: str, reason: str, as_json: bool) -> None:
-    """Go back to the previously promoted release, both halves; running servers, or the cluster that it was rolled out on, follow."""
+    """Go back to the previously promoted release, both halves; running servers, the cluster or the endpoint that serve it follow."""
     go_back(store, reason, as_json)
 
 
@@ -26,6 +26,9 @@ def go_back(store: str, reason: str, as_json: bool) -> None:
     opened = open_store(store)
     if (where := _cluster(opened)) is not None:
         _undo_on_cluster(opened, where, reason, as_json)
+        return
+    if _is_on_endpoint(opened):
+        _undo_on_endpoint(opened, reason, as_json)
         return
     undone = undo_release(opened, reason)
     if as_json:
@@ -45,15 +48,43 @@ def _cluster(store: Any) -> Any:
     return recall(store, channel[0].release) if channel else None
 
 
-def _undo_on_cluster(store: Any, where: Any, reason: str, as_json: bool) -> None:
+def _is_on_endpoint(store: Any) -> bool:
     from components.core.channel import read_channel
+    from serving.rollout.endpoint.state import served_release
+
+    channel = read_channel(store)
+    return channel is not None and served_release(store) == channel[0].release
+
+
+def _undo_on_endpoint(store: Any, reason: str, as_json: bool) -> None:
+    from serving.rollout.endpoint.actions import undo
+
+    def say(text: str) -> None:
+        click.echo(text, err=as_json)
+
+    say("the cloud half is served on a Vertex AI endpoint")
+    undo(store, run_id=_me(), reason=reason, say=say)
+    _show_channel(store, as_json)
+
+
+def _undo_on_cluster(store: Any, where: Any, reason: str, as_json: bool) -> None:
     from serving.rollout.cluster.actions import undo
 
     def say(text: str) -> None:
         click.echo(text, err=as_json)
 
     say(f"the cloud half is served on Kubernetes, namespace {where.namespace}")
-    undo(store, where.name, where.settings(), run_id=f"{getpass.getuser()}@{socket.gethostname()}", reason=reason, say=say)
+    undo(store, where.name, where.settings(), run_id=_me(), reason=reason, say=say)
+    _show_channel(store, as_json)
+
+
+def _me() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _show_channel(store: Any, as_json: bool) -> None:
+    from components.core.channel import read_channel
+
     channel = read_channel(store)
     if as_json and channel:
         print_json(channel[0].model_dump(mode="json", by_alias=True))

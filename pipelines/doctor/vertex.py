@@ -11,8 +11,27 @@ PERMISSIONS = (
     "aiplatform.pipelineJobs.get",
     "aiplatform.pipelineJobs.list",
     "aiplatform.pipelineJobs.cancel",
+    "aiplatform.pipelineJobs.delete",
+    "aiplatform.schedules.create",
+    "aiplatform.schedules.get",
+    "aiplatform.schedules.list",
+    "aiplatform.schedules.update",
+    "aiplatform.schedules.delete",
 )
-"""What `dual submit --target vertex` and `dual runs` do; the role roles/aiplatform.user has them."""
+"""What `dual submit --target vertex`, `dual runs` and `dual schedule` do; the role roles/aiplatform.user has them."""
+DEPLOYING = (
+    "aiplatform.models.upload",
+    "aiplatform.models.get",
+    "aiplatform.models.list",
+    "aiplatform.endpoints.create",
+    "aiplatform.endpoints.get",
+    "aiplatform.endpoints.list",
+    "aiplatform.endpoints.update",
+    "aiplatform.endpoints.deploy",
+    "aiplatform.endpoints.undeploy",
+    "aiplatform.endpoints.predict",
+)
+"""What a rollout on an endpoint does; the role roles/aiplatform.user has them, too."""
 _ACT_AS = "iam.serviceAccounts.actAs"
 
 
@@ -50,19 +69,22 @@ def _api(visit: Visit, who: Identity, project: str) -> Finding:
 
 
 def _permissions(visit: Visit, who: Identity, project: str) -> Iterator[Finding]:
-    """Asked, not tried: nothing is started."""
+    """Asked, not tried: nothing is started. Those of endpoints only where the site serves from one."""
+    deploys = visit.site.vertex.serves_from_endpoint()
+    wanted = [*PERMISSIONS, *(DEPLOYING if deploys else ())]
     path = f"/v1/projects/{project}:testIamPermissions"
-    said = ask(who, "cloudresourcemanager", path, {"permissions": list(PERMISSIONS)}, timeout=visit.seconds / 2, project=project)
+    said = ask(who, "cloudresourcemanager", path, {"permissions": wanted}, timeout=visit.seconds / 2, project=project)
     if said.status != 200:
         fix = said.disabled or f"gcloud projects get-iam-policy {project}"
         yield warning("vertex rights", f"can't be asked: {said.message}", fix)
         return
-    missing = [each for each in PERMISSIONS if each not in said.body.get("permissions", [])]
+    missing = [each for each in wanted if each not in said.body.get("permissions", [])]
     if missing:
         fix = f"gcloud projects add-iam-policy-binding {project} --member={_member(who)} --role=roles/aiplatform.user"
         yield failed("vertex rights", f"{who.name} lacks {', '.join(missing)}", fix)
     else:
-        yield ok("vertex rights", f"{who.name} may start, see and end pipelines")
+        endpoints = ", and deploy to endpoints" if deploys else ""
+        yield ok("vertex rights", f"{who.name} may start, see, schedule and end pipelines{endpoints}")
 
 
 def _account(visit: Visit, who: Identity, project: str) -> Iterator[Finding]:

@@ -186,7 +186,9 @@ class VertexSite(Section):
     store: str = Field(default="", description="Default of the run form's field `store`; empty: it must be filled in.")
     profile: str = Field(default="quick", description="Default of the run form's field `profile`.")
     settings: dict[str, Any] = Field(
-        default={}, description="Settings of every run here, nested as above; over the profile, below the run form."
+        default={},
+        description="Settings of every run here, nested as above; over the profile, below the run form. With roll_out_cloud.target "
+        "`vertex` the step runs in the light image dual-deployer.",
     )
     pipeline_root: str = Field(
         default="", pattern="^(gs://.+)?$", description="gs:// folder for artifacts between steps; empty: it is named at submission."
@@ -194,6 +196,10 @@ class VertexSite(Section):
     env: dict[Variable, str] = Field(default={}, description="Environment variables of all steps; no secrets.")
     accelerators: VertexAccelerators = Field(default=VertexAccelerators(), description="GPUs of the training steps.")
     steps: dict[Step, VertexStepNeeds] = Field(default={}, description="What single steps ask for, by the step's name.")
+
+    def serves_from_endpoint(self) -> bool:
+        """Whether the settings put releases on a Vertex endpoint."""
+        return self.settings.get("roll_out_cloud", {}).get("target") == "vertex"
 
 
 class Site(Section):

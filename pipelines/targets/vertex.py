@@ -65,6 +65,6 @@ class Vertex:
     def _image(self, task: Any, step: str, needs: Needs) -> None:
         if needs.image:
             task.set_container_image(needs.image)
-        elif step == "roll_out_cloud":
+        elif step == "roll_out_cloud" and not self.site.serves_from_endpoint():
             # No cluster is at hand: the step checks the release in a server that it starts for itself, which needs TensorFlow.
             task.set_container_image("dual-trainer")

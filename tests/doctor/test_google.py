@@ -10,8 +10,9 @@ import pytest
 from pipelines.doctor.examine import Check, Look, examine
 from pipelines.doctor.finding import Finding
 from pipelines.doctor.firebase import check_firebase
-from pipelines.doctor.vertex import PERMISSIONS, check_google, check_vertex
+from pipelines.doctor.vertex import DEPLOYING, PERMISSIONS, check_google, check_vertex
 from pipelines.doctor.visit import Visit
+from pipelines.targets.site import Site
 from tests.doctor.conftest import only
 from tests.doctor.fake_google import ACCOUNT, Google, error, fake_google
 from tests.rollout.web import Asked, Reply, reply, unused_port
@@ -99,6 +100,23 @@ def test_missing_rights_are_named(google: Google) -> None:
     assert rights.status == "failed"
     assert "aiplatform.pipelineJobs.create" in rights.found
     assert "aiplatform.pipelineJobs.get" not in rights.found
+
+
+def test_rights_to_deploy_are_looked_at_where_the_site_serves_from_an_endpoint(google: Google) -> None:
+    google.answers |= {JOBS: reply({}), MAY: granting(*PERMISSIONS)}
+    site = Site.model_validate({"vertex": {"settings": {"roll_out_cloud": {"target": "vertex"}}}})
+    assert check_vertex(visit())[1].status == "ok"
+    lacking = check_vertex(visit(site=site))[1]
+    assert (lacking.status, [each for each in DEPLOYING if each not in lacking.found]) == ("failed", [])
+    google.answers[MAY] = granting(*PERMISSIONS, *DEPLOYING)
+    assert check_vertex(visit(site=site))[1].status == "ok"
+
+
+@pytest.mark.parametrize("permission", ["aiplatform.schedules.create", "aiplatform.pipelineJobs.delete"])
+def test_rights_of_schedules_and_deletion_are_looked_at(google: Google, permission: str) -> None:
+    google.answers |= {JOBS: reply({}), MAY: granting(*(each for each in PERMISSIONS if each != permission))}
+    rights = check_vertex(visit())[1]
+    assert (rights.status, permission in rights.found) == ("failed", True)
 
 
 @pytest.mark.parametrize(

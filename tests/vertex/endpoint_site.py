@@ -1,6 +1,5 @@
 """A store at gs:// with releases, an endpoint that serves them, and rollouts there that take no time."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from tests.release_pieces import LABELS, GoldenImage, make_release
 from tests.vertex.fake_endpoints import Behaviour, FakeEndpoints
 
 IMAGE = "europe-west4-docker.pkg.dev/my-project/dual/tensorflow-serving:2.19.1"
-GOLDEN = [GoldenImage(f"{n}.jpg", f"picture {n}".encode(), LABELS[n % 3], [0.9 if k == n % 3 else 0.05 for k in range(3)]) for n in range(6)]
+GOLDEN = [
+    GoldenImage(f"{n}.jpg", f"picture {n}".encode(), LABELS[n % 3], [0.9 if k == n % 3 else 0.05 for k in range(3)]) for n in range(6)
+]
 ANALYSIS: dict[str, Any] = {
     "interval": 0.01,
     "count": 2,
@@ -98,5 +99,3 @@ class EndpointSite:
 def make_site(fake: FakeEndpoints, root: Path) -> EndpointSite:
     """A site without releases."""
     return EndpointSite(fake, open_store("gs://models/dual"), root)
-
-

@@ -16,10 +16,10 @@ from typing import Any
 from tests.kubeflow.fake_kfp import Answer, Request, as_json
 from tests.vertex.fake_vertex import PARENT, REGION, TOKEN, Refusal, denied, invalid
 from tests.vertex.filters import matches
+from tests.vertex.rest_checks import endpoint_value, known, label_only, labelled, last, named, page, shown
 
 NUMBERED = f"projects/123/locations/{REGION}"
 """Google answers with the project's number, whatever it was asked by."""
-_LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 _MODEL = {"displayName", "description", "versionDescription", "versionAliases", "labels", "artifactUri", "containerSpec"}
 _CONTAINER = {"imageUri", "command", "args", "env", "ports", "predictRoute", "healthRoute"}
 _ENDPOINT = {"displayName", "description", "labels", "trafficSplit", "dedicatedEndpointEnabled"}
@@ -120,17 +120,17 @@ class FakeEndpoints:
     def upload(self, request: Request) -> Json:
         """models.upload: a new Model, or a version of one."""
         body = json.loads(request.body)
-        _known(body, {"model", "modelId", "parentModel", "serviceAccount"}, "request")
+        known(body, {"model", "modelId", "parentModel", "serviceAccount"}, "request")
         model, identity = body["model"], body.get("modelId", "")
-        _known(model, _MODEL, "model")
-        _known(model.get("containerSpec", {}), _CONTAINER, "model.container_spec")
-        _named(model, "model")
+        known(model, _MODEL, "model")
+        known(model.get("containerSpec", {}), _CONTAINER, "model.container_spec")
+        named(model, "model")
         if not model.get("containerSpec", {}).get("imageUri"):
             raise invalid("model.container_spec.image_uri", "is required")
         if not model.get("artifactUri", "").startswith("gs://"):
             raise invalid("model.artifact_uri", "must be a Cloud Storage path")
         if body.get("parentModel"):
-            identity = _last(body["parentModel"])
+            identity = last(body["parentModel"])
             if identity not in self.models:
                 raise Refusal(404, f"The Model {identity} does not exist.")
         elif not re.fullmatch(r"[a-z_][a-z0-9_-]{0,62}", identity):
@@ -150,7 +150,7 @@ class FakeEndpoints:
 
     def get_model(self, _: Request, identity: str) -> Json:
         """models.get: the default version, or the one after `@`."""
-        name, _, version = identity.partition("@")
+        name, version = [*identity.split("@"), ""][:2]
         versions = self.models.get(name, [])
         found = [each for each in versions if version in ("", each["versionId"])]
         if not found:
@@ -161,16 +161,16 @@ class FakeEndpoints:
         """models.listVersions."""
         self.get_model(request, identity)
         asked = request.query.get("filter", "")
-        found = [each for each in self.models[identity] if matches(each, asked, _label_only)]
-        return _page([{**each, "name": f"{each['name']}@{each['versionId']}"} for each in found], request, "models")
+        found = [each for each in self.models[identity] if matches(each, asked, label_only)]
+        return page([{**each, "name": f"{each['name']}@{each['versionId']}"} for each in found], request, "models")
 
     # --- endpoints ----------------------------------------------------------------------------------------------------------------
 
     def create_endpoint(self, request: Request) -> Json:
         """endpoints.create."""
         body, identity = json.loads(request.body), request.query.get("endpointId", "")
-        _known(body, _ENDPOINT, "endpoint")
-        _named(body, "endpoint")
+        known(body, _ENDPOINT, "endpoint")
+        named(body, "endpoint")
         if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?|[1-9][0-9]{0,8}", identity):
             raise invalid("endpoint_id", f"'{identity}' is no id")
         if identity in self.endpoints:
@@ -186,8 +186,8 @@ class FakeEndpoints:
     def list_endpoints(self, request: Request) -> Json:
         """endpoints.list."""
         asked = request.query.get("filter", "")
-        found = [each for each in self.endpoints.values() if matches(each, asked, _endpoint_value)]
-        return _page(found, request, "endpoints")
+        found = [each for each in self.endpoints.values() if matches(each, asked, endpoint_value)]
+        return page(found, request, "endpoints")
 
     def get_endpoint(self, _: Request, identity: str) -> Json:
         """endpoints.get."""
@@ -205,7 +205,7 @@ class FakeEndpoints:
             raise Refusal(409, "The etag does not match the current one: the Endpoint has been changed.", status="ABORTED")
         if "trafficSplit" in mask:
             self._check_split(endpoint, body.get("trafficSplit", {}))
-        _labelled(body.get("labels", {}), "endpoint")
+        labelled(body.get("labels", {}), "endpoint")
         endpoint.update({name: body.get(name, {}) for name in mask})
         self._touch(endpoint)
         return endpoint
@@ -213,15 +213,15 @@ class FakeEndpoints:
     def deploy(self, request: Request, identity: str) -> Json:
         """endpoints.deployModel."""
         endpoint, body = self._endpoint(identity), json.loads(request.body)
-        _known(body, {"deployedModel", "trafficSplit"}, "request")
+        known(body, {"deployedModel", "trafficSplit"}, "request")
         model = body["deployedModel"]
-        _known(model, _DEPLOYED, "deployed_model")
+        known(model, _DEPLOYED, "deployed_model")
         if not re.fullmatch(r"[0-9]{1,10}", model.get("id", "1")):
             raise invalid("deployed_model.id", "must be 1-10 characters of [0-9]")
-        known = [each["id"] for each in endpoint["deployedModels"]]
-        if model.get("id") in known or self._goes_on(f"endpoints/{identity}", model.get("id", "")):
+        present = [each["id"] for each in endpoint["deployedModels"]]
+        if model.get("id") in present or self._goes_on(f"endpoints/{identity}", model.get("id", "")):
             raise Refusal(409, f"DeployedModel {model['id']} already exists.")
-        self.get_model(request, _last(model["model"]))
+        self.get_model(request, last(model["model"]))
         if not model.get("dedicatedResources", {}).get("machineSpec", {}).get("machineType"):
             raise invalid("deployed_model.dedicated_resources.machine_spec.machine_type", "is required")
         if not 1 <= model["dedicatedResources"]["minReplicaCount"] <= model["dedicatedResources"]["maxReplicaCount"]:
@@ -229,7 +229,7 @@ class FakeEndpoints:
 
         def do() -> Json:
             resource, _, version = model["model"].partition("@")
-            made = {**model, "model": f"{NUMBERED}/models/{_last(resource)}", "modelVersionId": version or "1"}
+            made = {**model, "model": f"{NUMBERED}/models/{last(resource)}", "modelVersionId": version or "1"}
             endpoint["deployedModels"].append(made)
             if body.get("trafficSplit"):
                 self._check_split(endpoint, {made["id"] if k == "0" else k: v for k, v in body["trafficSplit"].items()})
@@ -242,7 +242,7 @@ class FakeEndpoints:
     def undeploy(self, request: Request, identity: str) -> Json:
         """endpoints.undeployModel."""
         endpoint, body = self._endpoint(identity), json.loads(request.body)
-        _known(body, {"deployedModelId", "trafficSplit"}, "request")
+        known(body, {"deployedModelId", "trafficSplit"}, "request")
         gone = body["deployedModelId"]
         if gone not in [each["id"] for each in endpoint["deployedModels"]]:
             raise Refusal(404, f"DeployedModel {gone} is not on this Endpoint.")
@@ -260,8 +260,8 @@ class FakeEndpoints:
         return self._operation("undeployModel", f"endpoints/{identity}", do, about=f"-{gone}")
 
     def _check_split(self, endpoint: Json, split: Json) -> None:
-        known = {each["id"] for each in endpoint["deployedModels"]}
-        if unknown := set(split) - known:
+        present = {each["id"] for each in endpoint["deployedModels"]}
+        if unknown := set(split) - present:
             raise invalid("endpoint.traffic_split", f"there is no DeployedModel {min(unknown)}")
         if not all(isinstance(share, int) and 0 <= share <= 100 for share in split.values()):
             raise invalid("endpoint.traffic_split", "must be whole percents")
@@ -294,7 +294,7 @@ class FakeEndpoints:
             operation["done"] = True
             operation |= self._end(operation)
         operation["left"] -= 1
-        return {key: value for key, value in operation.items() if key in ("name", "done", "error", "response")}
+        return shown(operation)
 
     def _end(self, operation: Json) -> Json:
         if operation["method"] in self.fails:
@@ -314,17 +314,19 @@ class FakeEndpoints:
     def list_operations(self, request: Request, resource: str) -> Json:
         """operations.list of a resource."""
         if resource.startswith("endpoints/"):
-            self._endpoint(_last(resource))
+            self._endpoint(last(resource))
         names = [name for name in self.operations if name.startswith(f"{NUMBERED}/{resource}/operations/")]
-        shown = [{key: value for key, value in self.operations[name].items() if key in ("name", "done", "error", "response")} for name in names]
-        return _page(shown, request, "operations")
+        shown = [
+            {key: value for key, value in self.operations[name].items() if key in ("name", "done", "error", "response")} for name in names
+        ]
+        return page(shown, request, "operations")
 
     # --- predictions --------------------------------------------------------------------------------------------------------------
 
     def _predict(self, request: Request) -> Answer:
         """endpoints.predict: by the split's chances, to a container that answers as its release does."""
         with self.lock:
-            endpoint = self._endpoint(_last(request.path.removesuffix(":predict")))
+            endpoint = self._endpoint(last(request.path.removesuffix(":predict")))
             split = {k: v for k, v in endpoint["trafficSplit"].items() if v}
             if not split:
                 raise Refusal(400, "The Endpoint has no traffic assigned.", status="FAILED_PRECONDITION")
@@ -342,44 +344,6 @@ class FakeEndpoints:
         predictions = [{"label": label, "probabilities": values, "score": max(values)} for label, values in answers]
         model = {"model": deployed["model"], "modelVersionId": deployed["modelVersionId"]}
         return as_json({"predictions": predictions, "deployedModelId": chosen, **model})
-
-
-def _known(body: Json, names: set[str], where: str) -> None:
-    if unknown := sorted(set(body) - names):
-        raise invalid(where, f'Invalid JSON payload received. Unknown name "{unknown[0]}"')
-
-
-def _named(body: Json, where: str) -> None:
-    if not 1 <= len(body.get("displayName", "")) <= 128:
-        raise invalid(f"{where}.display_name", "must have 1 to 128 characters")
-    _labelled(body.get("labels", {}), where)
-
-
-def _labelled(labels: Json, where: str) -> None:
-    for key, value in labels.items():
-        if not key or not _LABEL.fullmatch(key) or not _LABEL.fullmatch(value):
-            raise invalid(f"{where}.labels", f"'{key}: {value}' is no label")
-
-
-def _label_only(item: Json, name: str) -> Any:
-    if not name.startswith("labels."):
-        raise ValueError(name)
-    return item.get("labels", {}).get(name.removeprefix("labels."))
-
-
-def _endpoint_value(item: Json, name: str) -> Any:
-    return item["displayName"] if name == "display_name" else _label_only(item, name)
-
-
-def _page(found: list[Json], request: Request, key: str) -> Json:
-    # Short pages, so that whoever reads only the first is found out.
-    begin, size = int(request.query.get("pageToken") or 0), min(2, int(request.query.get("pageSize", 100)))
-    more = {"nextPageToken": str(begin + size)} if begin + size < len(found) else {}
-    return {key: found[begin : begin + size], **more}
-
-
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
 
 
 _ID = r"([^/:]+)"

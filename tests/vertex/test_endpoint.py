@@ -1,6 +1,7 @@
 """Rollouts on an endpoint: good and bad releases of each kind, undo, what is sent, and what others do meanwhile."""
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_a_good_release_grows_by_steps_and_the_old_one_goes(site: EndpointSite) 
     state = site.ship(second)
     assert state.phase == "promoted"
     assert site.is_settled(second)
-    moves = [each for before, each in zip(shares, shares[1:], strict=False) if each != before]
+    moves = [each for before, each in pairwise(shares) if each != before]
     assert moves == [{first: 80, second: 20}, {first: 50, second: 50}, {second: 100}]
     assert {sum(each.values()) for each in shares} == {100}
 

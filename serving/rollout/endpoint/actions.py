@@ -17,7 +17,7 @@ from serving.rollout.endpoint.bodies import artifact_uri, container_spec, displa
 from serving.rollout.endpoint.machine import Machine
 from serving.rollout.endpoint.service import open_service
 from serving.rollout.endpoint.settings import EndpointPlace, EndpointPlan, EndpointSettings
-from serving.rollout.endpoint.state import SWITCHED, Book, EndpointRollout
+from serving.rollout.endpoint.state import SWITCHED, Book, EndpointRollout, served_release
 from serving.rollout.endpoint.turn import Say
 from serving.rollout.notify import NotificationSettings
 from serving.rollout.traffic import golden_queries
@@ -124,16 +124,6 @@ def unfinished(store: Store) -> EndpointRollout:
         what = f"no rollout is in progress (the last one is {state.phase})" if state else "there never was a rollout on an endpoint"
         raise UsageError(what, where=store.uri, fix="Start one with: dual rollout start RELEASE --target vertex --plan FILE")
     return state
-
-
-def served_release(store: Store) -> str:
-    """The release that our traffic goes to by the last rollout; empty if there never was one on an endpoint."""
-    state = Book(store).read()
-    if state is None:
-        return ""
-    if state.phase in SWITCHED | {"promoted", "rolled_back"}:
-        return state.candidate.release
-    return state.stable.release if state.stable else ""
 
 
 def plan_rows(store: Store, settings: EndpointSettings, name: str) -> list[tuple[str, str]]:

@@ -17,8 +17,6 @@ from serving.rollout.cluster.state import FINISHED, SWITCHED, Event, Moment, Pha
 from serving.rollout.endpoint.settings import EndpointPlace, EndpointPlan
 from serving.rollout.state import stamp
 
-__all__ = ["FINISHED", "SWITCHED", "Book", "Deployment", "EndpointRollout", "Finished", "Phase"]
-
 STATE = "rollouts/endpoint.json"
 _ATTEMPTS = 10
 _MOST_EVENTS, _MOST_MEASUREMENTS, _MOST_HISTORY = 100, 200, 20
@@ -209,3 +207,13 @@ class Book:
             what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
             fix = "It holds a rollout's progress and no release: use the version of dual that wrote it, or delete it"
             raise DataError(f"the rollout's state is malformed: {what}", where=self.where, fix=fix) from None
+
+
+def served_release(store: Store) -> str:
+    """The release that our traffic goes to by the last rollout; empty if there never was one on an endpoint."""
+    state = Book(store).read()
+    if state is None:
+        return ""
+    if state.phase in SWITCHED | {"promoted", "rolled_back"}:
+        return state.candidate.release
+    return state.stable.release if state.stable else ""
