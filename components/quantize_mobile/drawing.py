@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.quantize_mobile.network import WEIGHTED, Network, Node, shaped_gain
-from components.quantize_mobile.quantization import Quantization, Rung
+from components.quantize_mobile.quantization import LayerError, Quantization, Rung
 
 _SMALLEST = 1e-4
 _MET, _MISSED, _FLOAT = "#2e7d32", "#c62828", "#1565c0"
@@ -44,6 +44,25 @@ def draw_spread(network: Network) -> bytes:
     # What is smaller is a channel that was pruned away in the weights' own training; its exact nothingness says nothing.
     axes.set_ylim(bottom=_SMALLEST)
     axes.set_title("Channels of one layer that differ by orders of magnitude need a scale each", fontsize=10)
+    axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def draw_layers(layers: list[LayerError], worst: list[LayerError]) -> bytes:
+    """Per tensor, from the input on: its own and the accumulated ratio of signal to noise in decibels; the `worst` named."""
+    figure = _figure(10, 4.2)
+    axes = figure.subplots()
+    axes.plot([layer.signal_to_noise_db for layer in layers], color="grey", linewidth=1, label="all noise so far")
+    names = {layer.tensor for layer in worst}
+    for position, layer in enumerate(layers):
+        hurts = layer.tensor in names
+        axes.plot(position, layer.own_signal_to_noise_db, "o", color=_MISSED if hurts else _FLOAT, markersize=4)
+        if hurts:
+            axes.annotate(layer.tensor, (position, layer.own_signal_to_noise_db), fontsize=6, rotation=35, ha="right", va="top")
+    axes.set(xlabel="tensor, from the input on", ylabel="signal over noise, dB")
+    axes.margins(y=0.25)
+    axes.set_title("Signal over noise in int8 (dots: the layer's own; red: the worst)", fontsize=10)
+    axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     return _png(figure)
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.quantize_mobile.fakequant import Ranges, fake_activations, fake_weights
+from components.quantize_mobile.fakequant import LearnedRanges, Ranges, fake_activations, fake_weights
 from components.quantize_mobile.network import Network, Spelling, Weights, forward
 from components.quantize_mobile.settings import QatSettings
 
@@ -31,43 +31,66 @@ class Lessons:
 
 
 def fine_tune(
-    teacher: Network, network: Network, ranges: Ranges, lessons: Lessons, settings: QatSettings, say: Callable[[str], None]
-) -> Network:
-    """Train the kernels and biases of `network` with the activations' `ranges` kept; returns the network with the new weights.
+    teacher: Network, network: Network, ranges: Ranges | None, lessons: Lessons, settings: QatSettings, say: Callable[[str], None]
+) -> tuple[Network, Ranges]:
+    """Train the kernels and biases of `network` under int8 arithmetic with `ranges`; returns it with the new weights, and the ranges.
 
-    `teacher` is the float network whose answers are followed, in whatever form is fastest.
+    `teacher` is the float network whose answers are followed, in whatever form is fastest. With `settings.learn_ranges` the ranges are
+    trained too. Without `ranges` nothing is rounded: the control, a float network that was trained alike.
     Deterministic for the same lessons on the same machine.
     """
     student, variables = _as_variables(network)
+    learned = LearnedRanges(network, ranges or {}) if settings.learn_ranges else None
+    variables += learned.variables if learned else []
     schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * lessons.steps)
-    optimizer = keras.optimizers.Adam(cast("Any", schedule))
+    optimizer = keras.optimizers.Adam(cast("Any", schedule), use_ema=settings.averaging > 0, ema_momentum=settings.averaging or 0.5)
     optimizer.build(variables)
-    step = _training_step(teacher, student, variables, optimizer, _Loss(settings.distillation, lessons.label_smoothing), ranges)
+    loss = Loss(settings.distillation, settings.temperature, lessons.label_smoothing)
+    step = _training_step(teacher, student, variables, optimizer, loss, _spelling(ranges, learned))
     for epoch in range(settings.epochs):
         began = time.monotonic()
         losses = [step(*batch) for batch in lessons.epoch(epoch)]
-        say(f"qat epoch {epoch + 1}: loss {float(np.mean(losses)):.3f}, {time.monotonic() - began:.1f} s")
-    return _as_arrays(student)
+        say(f"{'qat' if ranges else 'control'} epoch {epoch + 1}: loss {float(np.mean(losses)):.3f}, {time.monotonic() - began:.1f} s")
+    if settings.averaging:
+        optimizer.finalize_variable_values(variables)
+    return _as_arrays(student), learned.values() if learned else ranges or {}
 
 
 @dataclass(frozen=True)
-class _Loss:
-    """(1 - share) · cross-entropy with the labels + share · Kullback-Leibler divergence from the teacher, per image in nats."""
+class Loss:
+    """(1 - share) · cross-entropy with the labels + share · T² · Kullback-Leibler divergence from the teacher, per image in nats.
+
+    Both distributions of the divergence are softened by the temperature T, and T² keeps its gradients' size (Hinton et al. 2015,
+    section 2). Softened probabilities are those of the logits divided by T.
+    """
 
     share: float
+    temperature: float
     smoothing: float
 
     def __call__(self, labels: Any, weights: Any, teacher: Any, student: Any) -> Any:
-        log = tf.math.log(tf.maximum(student, _TINY))
+        """The mean over images of probabilities [N, C], weighted by `weights` [N]; labels are one-hot."""
         classes = tf.cast(tf.shape(labels)[1], tf.float32)
         targets = labels * (1.0 - self.smoothing) + self.smoothing / classes
-        entropy = -tf.reduce_sum(targets * log, axis=1)
-        divergence = tf.reduce_sum(teacher * (tf.math.log(tf.maximum(teacher, _TINY)) - log), axis=1)
+        entropy = -tf.reduce_sum(targets * _log(student), axis=1)
+        followed, soft = (tf.nn.log_softmax(_log(each) / self.temperature) for each in (teacher, student))
+        divergence = self.temperature**2 * tf.reduce_sum(tf.exp(followed) * (followed - soft), axis=1)
         return tf.reduce_mean(weights * ((1.0 - self.share) * entropy + self.share * divergence))
 
 
-def _training_step(teacher: Network, student: Network, variables: Sequence[Any], optimizer: Any, loss: _Loss, ranges: Ranges) -> Any:
-    spelling = Spelling(fake_activations(ranges), fake_weights)
+def _log(probabilities: Any) -> Any:
+    return tf.math.log(tf.maximum(probabilities, _TINY))
+
+
+def _spelling(ranges: Ranges | None, learned: LearnedRanges | None) -> Spelling:
+    if learned:
+        return Spelling(learned.tap, fake_weights)
+    return Spelling() if ranges is None else Spelling(fake_activations(ranges), fake_weights)
+
+
+def _training_step(
+    teacher: Network, student: Network, variables: Sequence[Any], optimizer: Any, loss: Loss, spelling: Spelling
+) -> Callable[..., Any]:
     trained = [variable.value for variable in variables]
 
     def step(pixels: Any, labels: Any, weights: Any) -> Any:

@@ -1,8 +1,9 @@
 """The ladder: methods from the cheapest to the dearest, each measured, until one keeps the float model's accuracy."""
 
+import gzip
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,36 @@ from numpy.typing import NDArray
 from components.core.errors import DataError
 from components.core.gate import Reason, Verdict, at_most, combine
 from components.core.record import StepRecord
+from components.quantize_mobile.fakequant import Ranges
 from components.quantize_mobile.flatbuffer import finish, read_contents
 from components.quantize_mobile.interpreter import Classifier
 from components.quantize_mobile.measure import accuracy, agreement, latency_ms, paired_drop
+from components.quantize_mobile.network import Network
 from components.quantize_mobile.pixels import Pixels
 from components.quantize_mobile.quantization import FloatReference, Rung
-from components.quantize_mobile.settings import QuantizeSettings, RungName
+from components.quantize_mobile.settings import FALLBACKS, QuantizeSettings, RungName
 
-Candidates = Callable[[], list[tuple[str, bytes]]]
-"""Makes one rung's models: what was done, and the .tflite as the converter wrote it."""
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What a model computes: a network in int8 with these ranges, in place of `exact` in floats."""
+
+    exact: Network
+    rounded: Network
+    ranges: Ranges
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model of a rung: what was done, the .tflite as the converter wrote it, and its arithmetic where that is known."""
+
+    method: str
+    data: bytes
+    arithmetic: Arithmetic | None = None
+
+
+Candidates = Callable[[], list[Candidate]]
+"""Makes one rung's models."""
 
 
 @dataclass
@@ -35,6 +57,8 @@ class Bench:
     reference: FloatReference
     answers: NDArray[np.float32]
     """The float model's probabilities [N, C] for `pixels`."""
+    arithmetics: dict[str, Arithmetic | None] = field(default_factory=dict)
+    """Rung → the arithmetic of its best model."""
 
     def path(self, rung: str) -> Path:
         """Where a rung's model lies."""
@@ -68,8 +92,8 @@ def climb(record: StepRecord, bench: Bench, rungs: Mapping[RungName, Candidates]
 def _is_wanted(name: RungName, tried: list[Rung], settings: QuantizeSettings) -> bool:
     if settings.measure_all:
         return True
-    if name == "dynamic_range":
-        return settings.allow_dynamic_range and not any(rung.verdict.blessed for rung in tried)
+    if name in FALLBACKS:
+        return settings.allows(name) and not any(rung.verdict.blessed for rung in tried)
     return not any(_is_enough(rung, settings) for rung in tried)
 
 
@@ -80,7 +104,7 @@ def _is_enough(rung: Rung, settings: QuantizeSettings) -> bool:
 def _choose(tried: list[Rung], settings: QuantizeSettings, folder: Path) -> Rung:
     usable = [rung for rung in tried if not rung.failed]
     if not usable:
-        why = "; ".join(f"{rung.rung}: {rung.failed}" for rung in tried) or "dynamic_range is the only rung and not allowed"
+        why = "; ".join(f"{rung.rung}: {rung.failed}" for rung in tried) or "the only rungs are last resorts, and not allowed"
         raise DataError(f"no method made a usable model ({why})", where=str(folder), fix="Change quantize_mobile.rungs, or train again")
     enough = [rung for rung in usable if _is_enough(rung, settings) and rung.full_int8]
     return enough[0] if enough else max(usable, key=lambda rung: (rung.verdict.blessed, rung.full_int8, rung.accuracy))
@@ -88,10 +112,12 @@ def _choose(tried: list[Rung], settings: QuantizeSettings, folder: Path) -> Rung
 
 def _try(bench: Bench, name: RungName, candidates: Candidates) -> Rung:
     began = time.monotonic()
-    rungs = [_measure(bench, name, number, *candidate) for number, candidate in enumerate(candidates())]
+    made = candidates()
+    rungs = [_measure(bench, name, number, candidate.method, candidate.data) for number, candidate in enumerate(made)]
     best = max(rungs, key=lambda rung: (not rung.failed, rung.accuracy))
     if not best.failed:
         bench.path(f"{name}-{rungs.index(best)}").rename(bench.path(name))
+        bench.arithmetics[name] = made[rungs.index(best)].arithmetic
     return best.model_copy(update={"seconds": round(time.monotonic() - began, 1)})
 
 
@@ -115,6 +141,7 @@ def _measure(bench: Bench, name: RungName, number: int, method: str, data: bytes
         drop_interval=interval,
         agreement=agreement(bench.answers, answers),
         size_bytes=path.stat().st_size,
+        compressed_bytes=len(gzip.compress(path.read_bytes(), 9)),
         latency_ms=speed,
         operations=contents.operations,
         float_operations=contents.float_operations,
@@ -124,7 +151,7 @@ def _measure(bench: Bench, name: RungName, number: int, method: str, data: bytes
 
 
 def judge_rung(rung: Rung, settings: QuantizeSettings) -> Verdict:
-    """The gate of one rung: drop, accuracy, size, and no float inside (unless the settings allow dynamic range)."""
+    """The gate of one rung: drop, accuracy, size, and no float inside (unless the settings allow this last resort)."""
     megabytes = rung.size_bytes / 1e6
     reasons = [
         at_most("int8_drop", round(rung.drop, 9), settings.max_drop),
@@ -145,8 +172,8 @@ def _int8_reason(rung: Rung, settings: QuantizeSettings) -> Reason:
     if rung.full_int8:
         return Reason(metric="full_int8", passed=True, value=1.0, text="full int8: no float operation inside")
     count = sum(rung.float_operations.values())
-    allowed = rung.rung == "dynamic_range" and settings.allow_dynamic_range
-    how = "allowed by allow_dynamic_range" if allowed else "must be 0"
+    allowed = settings.allows(rung.rung)
+    how = f"allowed by allow_{rung.rung}" if allowed else "must be 0"
     text = f"NOT full int8: {count} float operations in the {rung.rung} model ({how})"
     return Reason(metric="full_int8", passed=allowed, value=0.0, text=text)
 

@@ -106,12 +106,13 @@ def forward(network: Network, pixels: Any, spelling: Spelling = Spelling()) -> A
     """float32 [N, H, W, 3] in [0, 255] → probabilities [N, C], as TensorFlow operations."""
     tensors: dict[str, Any] = {}
     for node in network.nodes:
-        value = pixels if node.kind == "input" else _apply(network, node, [tensors[name] for name in node.inputs], spelling)
+        value = pixels if node.kind == "input" else apply_node(network, node, [tensors[name] for name in node.inputs], spelling)
         tensors[node.name] = spelling.tap(node, value)
     return tensors[network.nodes[-1].name]
 
 
-def _apply(network: Network, node: Node, inputs: list[Any], spelling: Spelling) -> Any:
+def apply_node(network: Network, node: Node, inputs: list[Any], spelling: Spelling) -> Any:
+    """The output of one operation, before the spelling's tap sees it."""
     import tensorflow as tf
 
     if node.kind in WEIGHTED:

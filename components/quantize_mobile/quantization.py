@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from components.core.examples import read_model
 from components.core.gate import Verdict
 from components.core.preprocessing import Preprocessing
+from components.quantize_mobile.settings import RungName
 
 QUANTIZATION = "quantization.json"
 QUANTIZED_MODEL = "model.tflite"
@@ -22,10 +23,25 @@ class FloatReference(BaseModel):
     latency_ms: float
 
 
+class LayerError(BaseModel):
+    """How far one tensor of the shipped model's int8 arithmetic is from the same tensor in floats."""
+
+    tensor: str
+    kind: str
+    range: tuple[float, float]
+    """What its 256 codes stand for."""
+    own_error_in_steps: float
+    """Root mean square error that the layer adds itself, in steps of its codes; plain rounding has 0.289."""
+    own_signal_to_noise_db: float
+    """Signal over what the layer adds itself, in decibels."""
+    signal_to_noise_db: float
+    """Signal over all noise that has come together up to here, in decibels."""
+
+
 class Rung(BaseModel):
     """One method of the ladder and how its model did, measured by the LiteRT interpreter at one thread."""
 
-    rung: str
+    rung: RungName
     method: str
     """One sentence: what was done."""
     failed: str = ""
@@ -39,6 +55,8 @@ class Rung(BaseModel):
     agreement: float = 0.0
     """Share of images on which both models answer the same class."""
     size_bytes: int = 0
+    compressed_bytes: int = 0
+    """As a download that is compressed on its way: gzip, level 9."""
     latency_ms: float = 0.0
     """Median of single predictions."""
     operations: dict[str, int] = {}
@@ -65,6 +83,8 @@ class Quantization(BaseModel):
     latency_ms: float
     float_reference: FloatReference
     rungs: list[Rung]
+    layers: list[LayerError] = []
+    """Of the shipped model, in order of execution; empty where its ranges are not known."""
     split: str
     examples: int
     """Images that the rungs were measured on."""

@@ -17,6 +17,7 @@ from components.core.settings import section, value
 from components.quantize_mobile.quantization import (
     FLOAT_MODEL,
     QUANTIZED_MODEL,
+    LayerError,
     Quantization,
     Rung,
     read_quantization,
@@ -88,7 +89,8 @@ class Job:
             chosen, tried = climb(self.record, bench, rungs(source))
             shutil.copyfile(bench.path(chosen.rung), output / QUANTIZED_MODEL)
             shutil.copyfile(bench.path("float"), output / FLOAT_MODEL)
-        result = self._result(chosen, tried, bench.reference, len(pixels))
+            layers = _layers(bench.arithmetics.get(chosen.rung), source)
+        result = self._result(chosen, tried, bench.reference, len(pixels)).model_copy(update={"layers": layers})
         write_quantization(output, result)
         self._report(result, source)
 
@@ -119,10 +121,43 @@ class Job:
         record.picture(
             "spread", draw_spread(source.float_network), "Spread of the weights over each layer's channels: why one scale per layer loses."
         )
+        self._report_layers(result)
         record.note(_summary(result))
         if not result.full_int8:
             record.warn(f"model.tflite is NOT full int8: it came from the {result.method} fallback and computes in floats")
         record.verdict(result.verdict)
+
+    def _report_layers(self, result: Quantization) -> None:
+        from components.quantize_mobile.drawing import draw_layers
+        from components.quantize_mobile.layers import worst_layers
+
+        if not result.layers:
+            return
+        worst = worst_layers(result.layers, _WORST)
+        self.record.table("Layers that int8 hurts most", _LAYER_COLUMNS, [_layer_row(layer) for layer in worst])
+        self.record.picture("layers", draw_layers(result.layers, worst), _LAYERS_CAPTION)
+
+
+def _layers(arithmetic: Any, source: Any) -> list[LayerError]:
+    """What the debugger says of the shipped model, on calibration images; empty where the converter chose the ranges."""
+    from components.quantize_mobile.layers import measure_layers
+
+    if arithmetic is None:
+        return []
+    return measure_layers(arithmetic.exact, arithmetic.rounded, arithmetic.ranges, source.calibration.images[:_DEBUGGED])
+
+
+_DEBUGGED, _WORST = 50, 10
+_LAYERS_CAPTION = (
+    "Signal over noise of every tensor in int8, in decibels: what its own rounding and clipping leave (dots), and all noise so far (line). "
+    "Dips of the dots are the layers that hurt; the worst are named."
+)
+_LAYER_COLUMNS = ["tensor", "operation", "range", "own error, steps", "own signal/noise, dB", "signal/noise so far, dB"]
+
+
+def _layer_row(layer: LayerError) -> list[str | float | int | None]:
+    bounds = f"{layer.range[0]:.3g} … {layer.range[1]:.3g}"
+    return [layer.tensor, layer.kind, bounds, layer.own_error_in_steps, layer.own_signal_to_noise_db, layer.signal_to_noise_db]
 
 
 def _read_input(model: Path, labels: list[str]) -> Training:

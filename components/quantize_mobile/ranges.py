@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.quantize_mobile.fakequant import UNQUANTIZED, Ranges
+from components.quantize_mobile.fakequant import DEAD_BELOW, UNQUANTIZED, Ranges, below_dead
 from components.quantize_mobile.network import Network, Node, Spelling, forward
 
 Clip = Literal["none", "mse"]
@@ -17,8 +17,6 @@ _SMALLEST = 0.01
 _SHRINK = np.linspace(0.08, 1.0, 24)
 """Fractions of the seen range that are tried as clipping points."""
 _CODES = 255
-_DEAD_BELOW = -3.0
-"""Hard-swish is 0 at and below this: what it reads needs no codes there."""
 
 
 def measure_ranges(network: Network, images: NDArray[np.uint8], clip: Clip) -> dict[str, tuple[float, float]]:
@@ -32,11 +30,20 @@ def measure_ranges(network: Network, images: NDArray[np.uint8], clip: Clip) -> d
     ranges: dict[str, tuple[float, float]] = {}
     for name, (low, high) in _extremes(network, images).items():
         top = max(0.0, high, low + _SMALLEST)
-        ranges[name] = (max(low, _below_dead(top)) if name in dead else min(0.0, low), top)
+        ranges[name] = (max(low, below_dead(top)) if name in dead else min(0.0, low), top)
     if clip == "mse":
         histograms = _histograms(network, images, ranges)
         ranges = {name: _least_error(histograms[name], bounds, name in dead) for name, bounds in ranges.items()}
     return {**ranges, **_known(network)}
+
+
+def channel_maxima(network: Network, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """Tensor → the largest magnitude of each of its channels [C] over `images` uint8 [N, H, W, 3], in floats."""
+
+    def largest(_: Node, value: Any) -> Any:
+        return tf.reduce_max(tf.abs(value), axis=list(range(len(value.shape) - 1)))
+
+    return {name: values.max(axis=0) for name, values in _collect(network, images, largest).items()}
 
 
 def nudged(low: float, high: float) -> tuple[float, float, float]:
@@ -44,11 +51,6 @@ def nudged(low: float, high: float) -> tuple[float, float, float]:
     step = (high - low) / _CODES
     zero = min(max(round(-low / step), 0), _CODES)
     return -zero * step, (_CODES - zero) * step, step
-
-
-def _below_dead(high: float) -> float:
-    # One step lower, so that moving the range cannot bring its end above -3: nearly all values lie there, and would be shifted.
-    return _DEAD_BELOW - (high - _DEAD_BELOW) / _CODES
 
 
 def _known(network: Network) -> dict[str, tuple[float, float]]:
@@ -111,7 +113,7 @@ def _least_error(histogram: NDArray[np.int64], bounds: tuple[float, float], swis
     lows = [low] if swished or low == 0 else list(low * _SHRINK)
     tried = [(a, b) for a in lows for b in (high * _SHRINK if high > 0 else [high])]
     return min(
-        ((_below_dead(b) if swished and low < _DEAD_BELOW else a, b) for a, b in tried), key=lambda r: _error(values, weights, r, swished)
+        ((below_dead(b) if swished and low < DEAD_BELOW else a, b) for a, b in tried), key=lambda r: _error(values, weights, r, swished)
     )
 
 

@@ -9,13 +9,16 @@ from typing import Any
 from components.core.errors import DataError
 from components.core.examples import read_examples
 from components.core.record import StepRecord
-from components.quantize_mobile.convert import to_dynamic_range, to_int8_by_calibration, to_int8_by_ranges
+from components.quantize_mobile.bias import correct_biases
+from components.quantize_mobile.convert import to_dynamic_range, to_int8_by_calibration, to_int8_by_ranges, to_int16x8
+from components.quantize_mobile.equalise import equalise
 from components.quantize_mobile.fakequant import Ranges
 from components.quantize_mobile.finetune import Lessons, fine_tune
-from components.quantize_mobile.ladder import Candidates
+from components.quantize_mobile.ladder import Arithmetic, Candidate, Candidates
+from components.quantize_mobile.layers import measure_layers, worst_layers
 from components.quantize_mobile.network import Network, read_network
 from components.quantize_mobile.pixels import Pixels, load_pixels
-from components.quantize_mobile.ranges import measure_ranges
+from components.quantize_mobile.ranges import channel_maxima, measure_ranges
 from components.quantize_mobile.settings import QuantizeSettings, RungName
 from components.training.inputs import Inputs
 from components.training.settings import AugmentSettings
@@ -59,6 +62,12 @@ class Source:
         """The activations' ranges, by the section `ranges` of the settings."""
         return measure_ranges(self.network, self.calibration.images[: self.settings.ranges.images], self.settings.ranges.clip)
 
+    @cached_property
+    def corrected(self) -> Arithmetic:
+        """int8 with these ranges, after bias correction."""
+        images = self.calibration.images[: self.settings.ranges.images]
+        return Arithmetic(self.network, correct_biases(self.network, self.ranges, images), self.ranges)
+
 
 def load_model(path: Path) -> Any:
     """Read a `model.keras`; `DataError` if the file is damaged."""
@@ -74,36 +83,58 @@ def rungs(source: Source) -> Mapping[RungName, Candidates]:
     """Every rung by name; each is a function, so that only those that are tried cost anything."""
     return {
         "ptq": lambda: _ptq(source),
-        "clipped": lambda: _clipped(source),
+        "clipped": lambda: [
+            _by_ranges(f"ranges clipped ({_ranges_line(source)})", Arithmetic(source.network, source.network, source.ranges))
+        ],
+        "corrected": lambda: [_by_ranges(f"ranges clipped ({_ranges_line(source)}), biases corrected layer by layer", source.corrected)],
+        "equalised": lambda: [_by_ranges("channels equalised, ranges clipped, biases corrected layer by layer", _equalised(source))],
         "qat": lambda: _qat(source),
-        "dynamic_range": lambda: [("int8 weights, float arithmetic", to_dynamic_range(source.float_network))],
+        "selective_float": lambda: _selective_float(source),
+        "int16x8": lambda: [Candidate("16-bit activations, int8 weights", to_int16x8(source.network, source.calibration.images[:100]))],
+        "dynamic_range": lambda: [Candidate("int8 weights, float arithmetic", to_dynamic_range(source.float_network))],
     }
 
 
-def _ptq(source: Source) -> list[tuple[str, bytes]]:
+def _by_ranges(method: str, arithmetic: Arithmetic) -> Candidate:
+    return Candidate(method, to_int8_by_ranges(arithmetic.rounded, arithmetic.ranges), arithmetic)
+
+
+def _ptq(source: Source) -> list[Candidate]:
     available = len(source.calibration)
     sizes = sorted({min(size, available) for size in source.settings.calibration_sizes})
     images = source.calibration.images
-    return [(f"calibrated on {size} images", to_int8_by_calibration(source.network, images[:size])) for size in sizes]
+    return [Candidate(f"calibrated on {size} images", to_int8_by_calibration(source.network, images[:size])) for size in sizes]
 
 
-def _clipped(source: Source) -> list[tuple[str, bytes]]:
-    return [(f"ranges clipped ({_ranges_line(source)})", to_int8_by_ranges(source.network, source.ranges))]
+def _equalised(source: Source) -> Arithmetic:
+    images = source.calibration.images
+    even = equalise(source.network, channel_maxima(source.network, images[:100]))
+    ranges = measure_ranges(even, images[: source.settings.ranges.images], source.settings.ranges.clip)
+    return Arithmetic(even, correct_biases(even, ranges, images[: source.settings.ranges.images]), ranges)
 
 
-def _qat(source: Source) -> list[tuple[str, bytes]]:
-    chosen = source.settings.qat
-    network = fine_tune(source.float_network, source.network, source.ranges, _lessons(source), chosen, source.record.say)
-    method = f"{chosen.epochs} epochs of quantization-aware training, ranges clipped ({_ranges_line(source)})"
-    return [(method, to_int8_by_ranges(network, source.ranges))]
+def _qat(source: Source) -> list[Candidate]:
+    chosen, start = source.settings.qat, source.corrected
+    network, ranges = fine_tune(source.float_network, start.rounded, start.ranges, lessons(source), chosen, source.record.say)
+    method = f"{chosen.epochs} epochs of quantization-aware training, from the corrected network"
+    return [_by_ranges(method, Arithmetic(network, network, ranges))]
+
+
+def _selective_float(source: Source) -> list[Candidate]:
+    arithmetic, count = source.corrected, source.settings.float_layers
+    layers = measure_layers(arithmetic.exact, arithmetic.rounded, arithmetic.ranges, source.calibration.images[:50])
+    worst = {layer.tensor for layer in worst_layers(layers, count)}
+    ranges = {name: bounds for name, bounds in arithmetic.ranges.items() if name not in worst}
+    method = f"as corrected, but {', '.join(sorted(worst))} in floats"
+    return [Candidate(method, to_int8_by_ranges(arithmetic.rounded, ranges))]
 
 
 def _ranges_line(source: Source) -> str:
     return f"{source.settings.ranges.clip} on {min(source.settings.ranges.images, len(source.calibration))} images"
 
 
-def _lessons(source: Source) -> Lessons:
-    """The training's own split, augmentation, class weights and label smoothing."""
+def lessons(source: Source) -> Lessons:
+    """What the rung `qat` trains on: the training's own split, augmentation, class weights and label smoothing."""
     used, batch = source.training.settings, source.settings.qat.batch_size
     inputs = Inputs(source.examples, "train", source.training.preprocessing, cache_megabytes=int(used.get("cache_megabytes", 2048)))
     augment = AugmentSettings.model_validate(used.get("augment", {}))

@@ -6,7 +6,9 @@ from pydantic import Field, model_validator
 
 from components.core.settings import Section
 
-RungName = Literal["ptq", "clipped", "qat", "dynamic_range"]
+RungName = Literal["ptq", "clipped", "corrected", "equalised", "qat", "selective_float", "int16x8", "dynamic_range"]
+FALLBACKS: tuple[RungName, ...] = ("selective_float", "int16x8", "dynamic_range")
+"""Last resorts: not full int8, tried and blessed only where a setting allows them by name."""
 
 
 class RangeSettings(Section):
@@ -27,13 +29,23 @@ class QatSettings(Section):
     distillation: float = Field(
         default=0.5, ge=0, le=1, description="Share of the loss that follows the float model's probabilities, not the labels."
     )
+    temperature: float = Field(
+        default=1.0, gt=0, le=100, description="Softens both sides of that share; above 1, small probabilities count."
+    )
+    learn_ranges: bool = Field(default=False, description="Train the activations' ranges with the weights.")
+    averaging: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Decay per step of a moving average of the weights that is kept in their place; 0 keeps the last.",
+    )
 
 
 class QuantizeSettings(Section):
     """What quantize_mobile tries, and what it accepts."""
 
     rungs: list[RungName] = Field(
-        default=["ptq", "clipped", "qat", "dynamic_range"],
+        default=["ptq", "clipped", "corrected", "qat", *FALLBACKS],
         min_length=1,
         description="Methods in the order in which they are tried, cheapest first.",
     )
@@ -52,6 +64,9 @@ class QuantizeSettings(Section):
     allow_dynamic_range: bool = Field(
         default=False, description="Whether a model with int8 weights but float arithmetic may be blessed when no int8 rung meets the gate."
     )
+    allow_int16x8: bool = Field(default=False, description="Likewise a model with 16-bit activations and float edges.")
+    allow_selective_float: bool = Field(default=False, description="Likewise an int8 model whose worst layers compute in floats.")
+    float_layers: int = Field(default=5, ge=1, description="How many of the worst layers the rung `selective_float` leaves in floats.")
     hard_swish: Literal["operation", "arithmetic"] = Field(
         default="arithmetic",
         description="How int8 models spell hard-swish: TFLite's own operation (smaller; LiteRT runs it outside its fast int8 kernels), "
@@ -66,6 +81,10 @@ class QuantizeSettings(Section):
     qat: QatSettings = QatSettings()
     measured_images: int = Field(default=2000, ge=1, description="Most validation images that a rung is measured on.")
     latency_runs: int = Field(default=50, ge=1, le=10_000, description="Single predictions that the latency is the median of.")
+
+    def allows(self, rung: RungName) -> bool:
+        """Whether a rung may be blessed although it is not full int8."""
+        return rung in FALLBACKS and bool(getattr(self, f"allow_{rung}"))
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -183,10 +183,11 @@ def test_training_under_imitated_rounding_changes_weights_and_repeats() -> None:
     labels, weights = tf.one_hot(np.arange(8) % 3, 3), tf.ones(8)
     lessons = Lessons(epoch=lambda _: [(tf.constant(images), labels, weights)] * 6, steps=6, label_smoothing=0.1)
     settings, said = QatSettings(epochs=2, learning_rate=0.01), list[str]()
-    first = fine_tune(network, network, ranges, lessons, settings, said.append)
-    second = fine_tune(network, network, ranges, lessons, settings, said.append)
+    first, kept = fine_tune(network, network, ranges, lessons, settings, said.append)
+    second, _ = fine_tune(network, network, ranges, lessons, settings, said.append)
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in said]
     assert losses[1] < losses[0]
     for name, weights in network.weights.items():
         assert not np.array_equal(first.weights[name].kernel, weights.kernel)
+        assert kept == ranges
         np.testing.assert_array_equal(first.weights[name].kernel, second.weights[name].kernel)
