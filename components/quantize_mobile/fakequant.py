@@ -80,6 +80,11 @@ def below_dead(high: Any) -> Any:
     return DEAD_BELOW - (high - DEAD_BELOW) / 255.0
 
 
+def largest_per_channel(kernel: Any) -> Any:
+    """The largest magnitude of each output channel, which is its 127."""
+    return tf.maximum(tf.reduce_max(tf.abs(kernel), axis=list(range(len(kernel.shape) - 1))), 1e-8)
+
+
 def _per_channel(kernel: Any) -> Any:
-    largest = tf.maximum(tf.reduce_max(tf.abs(tf.stop_gradient(kernel)), axis=list(range(len(kernel.shape) - 1))), 1e-8)
+    largest = largest_per_channel(tf.stop_gradient(kernel))
     return tf.quantization.fake_quant_with_min_max_vars_per_channel(kernel, -largest, largest, narrow_range=True)

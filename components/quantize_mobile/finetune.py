@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.quantize_mobile.fakequant import LearnedRanges, Ranges, fake_activations, fake_weights
+from components.quantize_mobile.compress import Compression
+from components.quantize_mobile.fakequant import LearnedRanges, Ranges, fake_activations
 from components.quantize_mobile.network import Network, Spelling, Weights, forward
 from components.quantize_mobile.settings import QatSettings
 
@@ -46,14 +47,17 @@ def fine_tune(
     optimizer = keras.optimizers.Adam(cast("Any", schedule), use_ema=settings.averaging > 0, ema_momentum=settings.averaging or 0.5)
     optimizer.build(variables)
     loss = Loss(settings.distillation, settings.temperature, lessons.label_smoothing)
-    step = _training_step(teacher, student, variables, optimizer, loss, _spelling(ranges, learned))
+    compression = Compression(settings.sparsity, settings.clusters)
+    compression.begin(network)
+    step = _training_step(teacher, student, variables, optimizer, loss, _spelling(ranges, learned, compression))
     for epoch in range(settings.epochs):
         began = time.monotonic()
+        compression.update(_as_arrays(student), (epoch + 1) / settings.epochs)
         losses = [step(*batch) for batch in lessons.epoch(epoch)]
         say(f"{'qat' if ranges else 'control'} epoch {epoch + 1}: loss {float(np.mean(losses)):.3f}, {time.monotonic() - began:.1f} s")
     if settings.averaging:
         optimizer.finalize_variable_values(variables)
-    return _as_arrays(student), learned.values() if learned else ranges or {}
+    return compression.finish(_as_arrays(student)), learned.values() if learned else ranges or {}
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,10 @@ def _log(probabilities: Any) -> Any:
     return tf.math.log(tf.maximum(probabilities, _TINY))
 
 
-def _spelling(ranges: Ranges | None, learned: LearnedRanges | None) -> Spelling:
+def _spelling(ranges: Ranges | None, learned: LearnedRanges | None, compression: Compression) -> Spelling:
     if learned:
-        return Spelling(learned.tap, fake_weights)
-    return Spelling() if ranges is None else Spelling(fake_activations(ranges), fake_weights)
+        return Spelling(learned.tap, compression.weigh)
+    return Spelling() if ranges is None else Spelling(fake_activations(ranges), compression.weigh)
 
 
 def _training_step(

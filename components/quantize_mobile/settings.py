@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.core.settings import Section
 
@@ -23,11 +23,11 @@ class RangeSettings(Section):
 class QatSettings(Section):
     """Short quantization-aware fine-tuning: the third rung."""
 
-    epochs: int = Field(default=3, ge=1, le=1000, description="Epochs over the training split.")
+    epochs: int = Field(default=4, ge=1, le=1000, description="Epochs over the training split.")
     learning_rate: float = Field(default=0.0001, gt=0, le=1, description="Adam's first learning rate; falls to zero by a cosine.")
     batch_size: int = Field(default=32, ge=1, le=4096, description="Images per step.")
     distillation: float = Field(
-        default=0.5, ge=0, le=1, description="Share of the loss that follows the float model's probabilities, not the labels."
+        default=0.9, ge=0, le=1, description="Share of the loss that follows the float model's probabilities, not the labels."
     )
     temperature: float = Field(
         default=1.0, gt=0, le=100, description="Softens both sides of that share; above 1, small probabilities count."
@@ -39,6 +39,19 @@ class QatSettings(Section):
         lt=1,
         description="Decay per step of a moving average of the weights that is kept in their place; 0 keeps the last.",
     )
+    sparsity: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the weights of convolutions and dense layers that training makes 0; compresses well."
+    )
+    clusters: int = Field(
+        default=0, ge=0, le=255, description="Number of values that a layer's weights may have (3 or more; 0: all codes); compresses well."
+    )
+
+    @field_validator("clusters")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if 0 < value < 3:
+            raise ValueError("clusters must be 0 or at least 3")
+        return value
 
 
 class QuantizeSettings(Section):

@@ -183,3 +183,51 @@ def test_control_is_trained_alike_without_rounding() -> None:
     assert said[0].startswith("control epoch 1")
     kernel = network.weights["first"].kernel * shaped_gain(network.nodes[2], network.weights["first"].gain)
     assert not np.array_equal(control.weights["first"].kernel, kernel)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.99])
+def test_pruned_share_is_exact_and_the_smallest_go(share: float) -> None:
+    from components.quantize_mobile.compress import magnitude_mask
+
+    kernel = np.random.default_rng(1).normal(0, 1, (1, 1, 20, 50)).astype(np.float32)
+    mask = magnitude_mask(kernel, share)
+    assert int((mask == 0).sum()) == int(1000 * share)
+    assert share == 0 or np.abs(kernel[mask == 0]).max() <= np.abs(kernel[mask == 1]).min()
+
+
+def test_sparsity_rises_to_its_end_and_stays() -> None:
+    from components.quantize_mobile.compress import sparsity_at
+
+    shares = [sparsity_at(done, 0.6) for done in np.linspace(0, 1, 11)]
+    assert shares[0] == 0
+    assert shares[-3:] == pytest.approx([0.6] * 3)
+    assert shares == sorted(shares)
+    assert shares[3] - shares[2] > shares[6] - shares[5]
+
+
+def test_shared_values_are_where_the_weights_are() -> None:
+    from components.quantize_mobile.compress import shared_values
+
+    generator = np.random.default_rng(1)
+    lumps = np.concatenate([generator.normal(centre, 0.01, 500) for centre in (-0.45, 0.2, 0.7)]).astype(np.float32)
+    values = shared_values(lumps, 9)
+    assert len(values) == 9
+    assert list(values) == sorted(values)
+    assert {-1.0, 0.0, 1.0} <= set(values.tolist())
+    assert all(np.abs(values - centre).min() < 0.02 for centre in (-0.45, 0.2, 0.7))
+
+
+@pytest.mark.parametrize(("changed", "zeros", "codes"), [({"sparsity": 0.5}, 0.5, 255), ({"clusters": 9}, 0.0, 9)])
+def test_trained_weights_are_as_sparse_and_as_few_as_asked(changed: dict[str, Any], zeros: float, codes: int) -> None:
+    from components.quantize_mobile.finetune import fine_tune
+    from components.quantize_mobile.settings import QatSettings
+
+    network = relu_network()
+    settings = QatSettings(epochs=2, learning_rate=0.003, **changed)
+    trained, _ = fine_tune(network, network, plain_ranges(network), lessons(), settings, lambda _: None)
+    for name in ("first", "last", "dense"):
+        kernel = trained.weights[name].kernel * shaped_gain(network.nodes[2], trained.weights[name].gain)
+        assert (kernel == 0).mean() >= int(kernel.size * zeros) / kernel.size
+        found = np.round(127 * kernel / np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1))))
+        assert len(np.unique(found)) <= codes
+        assert not np.array_equal(kernel, network.weights[name].kernel * network.weights[name].gain), "it was trained"
