@@ -1,5 +1,6 @@
 """The range of each activation that its 256 int8 codes should cover, measured on images."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -7,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.quantize_mobile.fakequant import DEAD_BELOW, UNQUANTIZED, Ranges, below_dead
-from components.quantize_mobile.network import Network, Node, Spelling, forward
+from components.quantize_mobile.network import WEIGHTED, Network, Node, Spelling, Weights, forward
 
 Clip = Literal["none", "mse"]
 _BINS = 2048
@@ -35,6 +36,23 @@ def measure_ranges(network: Network, images: NDArray[np.uint8], clip: Clip) -> d
         histograms = _histograms(network, images, ranges)
         ranges = {name: _least_error(histograms[name], bounds, name in dead) for name, bounds in ranges.items()}
     return {**ranges, **_known(network)}
+
+
+def wake_silent(network: Network, images: NDArray[np.uint8]) -> Network:
+    """The network with one channel of each tensor that is 0 on all `images` made a constant 0.01.
+
+    A calibrating converter gives a silent tensor (a squeeze-excite layer that training switched off) a scale next to nothing, the biases
+    of its readers then overflow, and runtimes refuse the model. The reader's weights make of 0.01 less than one of its own steps.
+    """
+    changed: dict[str, Weights] = {}
+    extremes = _extremes(network, images)
+    for node in network.nodes:
+        if node.kind in WEIGHTED and node.activation and extremes[node.name][1] < _SMALLEST:
+            weights = network.weights[node.name]
+            gain, bias = np.array(weights.gain), np.array(weights.bias)
+            gain[0], bias[0] = 0.0, _SMALLEST
+            changed[node.name] = replace(weights, gain=gain, bias=bias)
+    return network.with_weights(changed)
 
 
 def channel_maxima(network: Network, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

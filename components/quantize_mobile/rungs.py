@@ -18,7 +18,7 @@ from components.quantize_mobile.ladder import Arithmetic, Candidate, Candidates
 from components.quantize_mobile.layers import measure_layers, worst_layers
 from components.quantize_mobile.network import Network, read_network
 from components.quantize_mobile.pixels import Pixels, load_pixels
-from components.quantize_mobile.ranges import channel_maxima, measure_ranges
+from components.quantize_mobile.ranges import channel_maxima, measure_ranges, wake_silent
 from components.quantize_mobile.settings import QuantizeSettings, RungName
 from components.training.inputs import Inputs
 from components.training.settings import AugmentSettings
@@ -103,7 +103,8 @@ def _ptq(source: Source) -> list[Candidate]:
     available = len(source.calibration)
     sizes = sorted({min(size, available) for size in source.settings.calibration_sizes})
     images = source.calibration.images
-    return [Candidate(f"calibrated on {size} images", to_int8_by_calibration(source.network, images[:size])) for size in sizes]
+    networks = {size: wake_silent(source.network, images[:size]) for size in sizes}
+    return [Candidate(f"calibrated on {size} images", to_int8_by_calibration(networks[size], images[:size])) for size in sizes]
 
 
 def _equalised(source: Source) -> Arithmetic:

@@ -58,7 +58,7 @@ class QuantizeSettings(Section):
     """What quantize_mobile tries, and what it accepts."""
 
     rungs: list[RungName] = Field(
-        default=["ptq", "clipped", "corrected", "qat", *FALLBACKS],
+        default=["ptq", "clipped", "corrected", "equalised", "qat", *FALLBACKS],
         min_length=1,
         description="Methods in the order in which they are tried, cheapest first.",
     )

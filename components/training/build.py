@@ -2,6 +2,7 @@
 
 import functools
 import math
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from components.training.features import all_kept, extract
 from components.training.fit import Plan, evaluate, fit
 from components.training.head import Features, train_head
 from components.training.inputs import Inputs
+from components.training.settings import MobileTrainSettings
+from components.training.teacher import Teacher
 from components.training.train import Job
 from components.training.training import (
     CLOUD_MODEL,
@@ -67,6 +70,7 @@ class _Build:
         # Made once, by who asks first.
         self.forward = functools.cache(self._make_forward)
         self.train_split, self.validation = self._decode()
+        self.teacher = self._load_teacher()
         self.history: list[Epoch] = []
         self.log = TensorBoardLog(folder / TENSORBOARD)
         self.weights = class_weights(self.settings.class_weights, job.examples.splits["train"].per_class)
@@ -134,6 +138,12 @@ class _Build:
             with self.job.timed("features"):
                 self.forward()
 
+    def _load_teacher(self) -> Teacher | None:
+        if not isinstance(self.settings, MobileTrainSettings) or not self.settings.teacher.release:
+            return None
+        with self.job.timed("teacher"), tempfile.TemporaryDirectory(prefix="dual-teacher-") as folder:
+            return Teacher(self.job.record.store, self.settings.teacher, Path(folder))
+
     def _features(self) -> tuple[Features, Features]:
         workspace, say = self.job.features(self.precision, self.engine), self.job.record.say
         features = extract(self.forward, self.train_split, self.validation, self.settings, self.job.seed, workspace, say)
@@ -191,6 +201,7 @@ class _Build:
             augment=self.settings.augment,
             seed=self.job.seed,
             start_loss=start_loss,
+            teach=self.teacher.follow if self.teacher else None,
         )
 
     def _fit(self, plan: Plan) -> None:

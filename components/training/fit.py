@@ -38,6 +38,8 @@ class Plan:
     seed: int
     start_loss: float = math.inf
     """Validation loss of the weights before the first epoch; infinite if they are random and not worth keeping."""
+    teach: Callable[[Any], Any] | None = None
+    """Mixes a teacher's answers into an epoch's targets."""
 
 
 @dataclass
@@ -110,6 +112,7 @@ def _compile(network: keras.Model, plan: Plan, steps: int) -> None:
 def _run_epoch(network: Any, train: Inputs, validation: Inputs, plan: Plan, number: int) -> Epoch:
     began = time.monotonic()
     pixels = train.epoch(plan.batch, number, plan.augment, plan.seed, plan.class_weights)
+    pixels = plan.teach(pixels) if plan.teach else pixels
     held = _sharded(validation.plain(plan.batch))
     logs = network.fit(_sharded(pixels), validation_data=held, initial_epoch=number, epochs=number + 1, shuffle=False, verbose=0).history
     values = {name: float(series[-1]) for name, series in logs.items()}

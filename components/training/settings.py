@@ -130,11 +130,22 @@ class CloudTrainSettings(TrainSettings):
     from_scratch: FromScratchSettings = FromScratchSettings(epochs=5, image_size=96, learning_rate=0.001)
 
 
+class TeacherSettings(Section):
+    """Distillation: a cloud model that was released before teaches the mobile one, in every phase that trains the backbone."""
+
+    release: str = Field(
+        default="",
+        description="Whose cloud model: `stable` (what is promoted; none, and a warning, before the first), a release id, or none.",
+    )
+    share: float = Field(default=0.5, ge=0, le=1, description="Share of the targets that are the teacher's probabilities, not the labels.")
+
+
 class MobileTrainSettings(TrainSettings):
     """Training of the mobile model."""
 
     backbone: str = Field(default="MobileNetV3Small", description=f"One of {', '.join(MOBILE_BACKBONES)}.")
     fine_tune: FineTuneSettings = FineTuneSettings(epochs=3)
+    teacher: TeacherSettings = TeacherSettings()
 
     @field_validator("backbone")
     @classmethod

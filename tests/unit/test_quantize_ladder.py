@@ -17,7 +17,7 @@ from components.quantize_mobile.ladder import _choose, _is_wanted, judge_rung
 from components.quantize_mobile.measure import accuracy, agreement, paired_drop
 from components.quantize_mobile.quantization import Rung, read_quantization
 from components.quantize_mobile.quantize import quantize_mobile_model
-from components.quantize_mobile.settings import QuantizeSettings
+from components.quantize_mobile.settings import FALLBACKS, QuantizeSettings
 from tests.conftest import LABELS
 from tests.unit.test_quantize_network import random_mobilenet, untyped_keras
 
@@ -145,8 +145,8 @@ def test_step_measures_every_rung_and_writes_the_contract(trained: Path, tiny_ex
     settings: dict[str, Any] = {"measure_all": True, "max_drop": 0.3, "enough_drop": 0.3, "calibration_sizes": [6, 12]}
     record = quantize(trained, tiny_examples, tmp_path, **settings, qat={"epochs": 1, "batch_size": 8}, ranges={"images": 24})
     result = read_quantization(tmp_path / "quantized")
-    assert [tried.rung for tried in result.rungs] == ["ptq", "clipped", "corrected", "qat", "selective_float", "int16x8", "dynamic_range"]
-    assert [tried.rung for tried in result.rungs if not tried.full_int8] == ["selective_float", "int16x8", "dynamic_range"]
+    assert [tried.rung for tried in result.rungs] == ["ptq", "clipped", "corrected", "equalised", "qat", *FALLBACKS]
+    assert [tried.rung for tried in result.rungs if not tried.full_int8] == [*FALLBACKS]
     assert not [tried.rung for tried in result.rungs if tried.failed]
     assert result.float_reference.accuracy > 0.7
     assert result.method == "ptq"
@@ -158,7 +158,7 @@ def test_step_measures_every_rung_and_writes_the_contract(trained: Path, tiny_ex
     assert {"int8_accuracy", "int8_drop", "size_bytes", "latency_ms", "full_int8"} <= set(record.metrics)
     stored = read_records(open_store(str(tmp_path / "store")), "run")["quantize_mobile"]
     assert {picture.name for picture in stored.pictures} == {"rungs", "spread"}
-    assert len(stored.tables[0].rows) == 8
+    assert len(stored.tables[0].rows) == 9
     assert "data:image/png;base64," in (tmp_path / "view.html").read_text()
 
 

@@ -231,3 +231,22 @@ def test_trained_weights_are_as_sparse_and_as_few_as_asked(changed: dict[str, An
         found = np.round(127 * kernel / np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1))))
         assert len(np.unique(found)) <= codes
         assert not np.array_equal(kernel, network.weights[name].kernel * network.weights[name].gain), "it was trained"
+
+
+def test_a_network_with_a_silent_layer_calibrates_to_a_model_that_loads(tmp_path: Any) -> None:
+    from components.quantize_mobile.convert import to_float, to_int8_by_calibration
+    from components.quantize_mobile.flatbuffer import finish
+    from components.quantize_mobile.interpreter import Classifier
+    from components.quantize_mobile.ranges import wake_silent
+
+    network = relu_network()
+    weights = network.weights["middle"]
+    network = network.with_weights({"middle": replace(weights, bias=np.full(8, -1e3, np.float32))})
+    assert tensors(network)["middle"].max() == 0
+    awake = wake_silent(network, IMAGES)
+    assert tensors(awake)["middle"].max() == pytest.approx(0.01)
+    assert np.array_equal(awake.weights["first"].kernel, network.weights["first"].kernel)
+    (tmp_path / "int8.tflite").write_bytes(finish(to_int8_by_calibration(awake, IMAGES), ["a", "b", "c"], "n", "t"))
+    (tmp_path / "float.tflite").write_bytes(finish(to_float(network), ["a", "b", "c"], "n", "t", contract=False))
+    wanted, found = (Classifier(tmp_path / f"{name}.tflite").predict(IMAGES) for name in ("float", "int8"))
+    np.testing.assert_allclose(found, wanted, atol=0.05)
