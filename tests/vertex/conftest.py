@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -105,10 +106,21 @@ def submit(dual: Dual, package: Path) -> Dual:
 
 
 @pytest.fixture
-def site(bucket: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EndpointSite]:
-    """A store, a project with no endpoint yet, and its environment."""
-    fake = FakeEndpoints()
-    with serving(fake.answer) as fake.url:
-        monkeypatch.setenv("DUAL_VERTEX_HOST", fake.url)
-        monkeypatch.setenv("DUAL_VERTEX_PROJECT", "my-project")
-        yield make_site(fake, tmp_path)
+def new_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], EndpointSite]]:
+    """Makes a store and a project with no endpoint yet; the newest one is that of the environment."""
+    with ExitStack() as stack:
+
+        def make() -> EndpointSite:
+            fake = FakeEndpoints()
+            fake.url = stack.enter_context(serving(fake.answer))
+            monkeypatch.setenv("DUAL_VERTEX_HOST", fake.url)
+            monkeypatch.setenv("DUAL_VERTEX_PROJECT", "my-project")
+            return make_site(fake, tmp_path / fake.url.rpartition(":")[2])
+
+        yield make
+
+
+@pytest.fixture
+def site(new_site: Callable[[], EndpointSite]) -> EndpointSite:
+    """One of them."""
+    return new_site()

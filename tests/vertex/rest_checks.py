@@ -47,10 +47,10 @@ def endpoint_value(item: Json, name: str) -> Any:
     return item["displayName"] if name == "display_name" else label_only(item, name)
 
 
-def page(found: list[Json], request: Request, key: str) -> Json:
+def page(found: list[Json], request: Request, key: str, most: int = 2) -> Json:
     """One page of a list."""
     # Short pages, so that whoever reads only the first is found out.
-    begin, size = int(request.query.get("pageToken") or 0), min(2, int(request.query.get("pageSize", 100)))
+    begin, size = int(request.query.get("pageToken") or 0), min(most, int(request.query.get("pageSize", 100)))
     more = {"nextPageToken": str(begin + size)} if begin + size < len(found) else {}
     return {key: found[begin : begin + size], **more}
 
