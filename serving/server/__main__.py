@@ -61,13 +61,14 @@ def _serve(parsed: argparse.Namespace) -> None:
 
 
 def _models(parsed: argparse.Namespace) -> Any:
+    from serving.server.bucket import brought
     from serving.server.config import read_models, single_model
 
     if parsed.model_config_file:
         return read_models(parsed.model_config_file)
     if not parsed.model_base_path:
         raise UsageError("neither --model_base_path nor --model_config_file is given", fix="Give one of them; see --help")
-    return single_model(parsed.model_name, parsed.model_base_path)
+    return single_model(parsed.model_name, brought(parsed.model_base_path))
 
 
 def _options(parsed: argparse.Namespace) -> Options:
@@ -119,7 +120,7 @@ _FLAGS: list[tuple[str, Any, Any, str]] = [
     ("rest_api_port", int, 8501, "REST port; 0 is any free one"),
     ("host", str, "127.0.0.1", "address to listen at (TF Serving listens at 0.0.0.0)"),
     ("model_name", str, "default", "name of the single model"),
-    ("model_base_path", str, "", "folder whose numbered subfolders are the model's versions"),
+    ("model_base_path", str, "", "folder whose numbered subfolders are the model's versions; what is at gs:// or s3:// is copied once"),
     ("model_config_file", Path, None, "ModelServerConfig in text format, instead of the two above"),
     ("file_system_poll_wait_seconds", float, 1.0, "seconds between looks for new versions; 0 never looks again"),
     ("monitoring_config_file", Path, None, "MonitoringConfig in text format; without it metrics are at " + METRICS_PATH),

@@ -15,7 +15,6 @@ from components.core.errors import ConflictError, RolloutError, UsageError
 from serving.rollout.endpoint.service import Service
 from tests.vertex.endpoint_site import Bucket, EndpointSite, wrong
 
-
 EVERY = os.environ.get("DUAL_CRASH_MATRIX") == "all"
 """Of this process: fixtures clear the environment."""
 
@@ -102,6 +101,7 @@ def test_a_good_release_killed_at_every_write(site: EndpointSite, monkeypatch: p
     check_live(site)
     releases = [site.release(), site.release()]
     site.ship(releases[0])
+    at = 0
     for at, after in moments():
         release = releases[site.channel() == releases[0]]
         if not killed_at(monkeypatch, lambda r=release: site.ship(r, run="killed"), at, after=after):
@@ -115,6 +115,7 @@ def test_a_bad_release_killed_at_every_write(site: EndpointSite, monkeypatch: py
     check_live(site)
     first = site.release()
     site.ship(first)
+    at = 0
     for at, after in moments():
         bad = site.release()
         site.fake.behaviours[bad] = wrong()
@@ -130,6 +131,7 @@ def test_an_undo_killed_at_every_write(site: EndpointSite, monkeypatch: pytest.M
     check_live(site)
     first, second = site.release(), site.release()
     site.ship(first)
+    at = 0
     for at, after in moments():
         site.ship(second)
         if not killed_at(monkeypatch, site.undo, at, after=after):
@@ -142,6 +144,7 @@ def test_an_undo_killed_at_every_write(site: EndpointSite, monkeypatch: pytest.M
 
 
 def test_a_first_deployment_killed_at_every_write(monkeypatch: pytest.MonkeyPatch, new_site: Callable[[], EndpointSite]) -> None:
+    at = 0
     for at, after in moments():
         site = new_site()
         release = site.release()

@@ -214,7 +214,11 @@ class Machine(Turn):
         found = [each for each in seen.measurements if each.metric in settings.metrics()]
         self.look()
         results = tally(found, settings, self.state.results)
-        self.keep(self.state.measured(found, results, seen.answered, self.clock.now()))
+        measured = self.state.measured(found, results, seen.answered, self.clock.now())
+        if not self.state.measured_at:
+            text = f"{measured.achieved:.1f} % of {sum(measured.answered.values())} answers were the candidate's"
+            measured = measured.to(measured.phase, text, now=self.clock.now())
+        self.keep(measured)
         bad = [each.text for each in found if each.outcome != "successful"]
         counted = f"{sum(seen.answered.values())} answers, {self.state.achieved:.1f} % of the step's by the candidate"
         self.say("; ".join(bad) if bad else f"{len(found)} metrics are within their bounds ({counted})")
