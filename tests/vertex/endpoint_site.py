@@ -1,5 +1,6 @@
 """A store at gs:// with releases, an endpoint that serves them, and rollouts there that take no time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,23 @@ class EndpointSite:
 def make_site(fake: FakeEndpoints, root: Path) -> EndpointSite:
     """A site without releases."""
     return EndpointSite(fake, Bucket(root / "bucket"), root)
+
+
+class Ended(BaseException):
+    """The process is gone."""
+
+
+def stop_when(site: EndpointSite, word: str, act: Callable[[], object]) -> None:
+    """End the process as soon as it says that."""
+
+    class Said(list[str]):
+        def append(self, text: str) -> None:
+            super().append(text)
+            if word in text and text.startswith("paused"):
+                raise Ended
+
+    site.said = Said()
+    try:
+        act()
+    finally:
+        site.said = []

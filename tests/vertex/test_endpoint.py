@@ -14,7 +14,7 @@ from serving.rollout.endpoint import actions
 from serving.rollout.endpoint.settings import EndpointSettings
 from serving.rollout.endpoint.state import STATE, Book, EndpointRollout
 from tests.kubeflow.fake_kfp import Answer, Request, as_json
-from tests.vertex.endpoint_site import IMAGE, Bucket, EndpointSite, right, settings_of, wrong
+from tests.vertex.endpoint_site import IMAGE, Bucket, Ended, EndpointSite, right, settings_of, stop_when, wrong
 from tests.vertex.fake_endpoints import Behaviour, FakeEndpoints
 from tests.vertex.fake_vertex import PARENT, Refusal
 
@@ -102,26 +102,6 @@ def test_no_data_is_no_success(site: EndpointSite) -> None:
     assert site.channel() == first
     assert actions.abort(site.store, run_id="me", reason="enough", say=site.said.append) is not None
     assert site.is_settled(first)
-
-
-class Ended(BaseException):
-    """The process is gone."""
-
-
-def stop_when(site: EndpointSite, word: str, act: Callable[[], object]) -> None:
-    """End the process as soon as it says that."""
-
-    class Said(list[str]):
-        def append(self, text: str) -> None:
-            super().append(text)
-            if word in text and text.startswith("paused"):
-                raise Ended
-
-    site.said = Said()
-    try:
-        act()
-    finally:
-        site.said = []
 
 
 def test_the_same_again_writes_nothing(site: EndpointSite) -> None:

@@ -101,14 +101,14 @@ def undo(store: Store, *, run_id: str, reason: str, say: Say) -> EndpointRollout
         return _complete(store, begin(site, previous, state.plan, run_id=run_id, kind="undo"), reason)
 
 
-def request(store: Store, action: str, *, within: float = HEARD_WITHIN) -> bool:
-    """Ask the running process for an action; True once it was taken up, False if nobody did within so many seconds.
+def request(store: Store, action: str) -> bool:
+    """Ask the running process for an action; True once it was taken up, False if nobody did in time.
 
     The request stays where it is, for whoever takes the rollout over. Raises `UsageError` if no rollout is in progress.
     """
     state = unfinished(store)
     Book(store).ask(action, state.epoch)
-    deadline = time.monotonic() + max(within, 3 * state.plan.poll_seconds)
+    deadline = time.monotonic() + max(HEARD_WITHIN, 3 * state.plan.poll_seconds)
     while time.monotonic() < deadline:
         now = Book(store).read()
         if now is None or now.action != action:
