@@ -71,8 +71,8 @@ def measure(options: argparse.Namespace, backbone: str, weights: str, folder: Pa
     from components.training.training import read_training
 
     training = read_training(model)
-    allowed = {"allow_dynamic_range": True, "allow_int16x8": True, "allow_selective_float": True}
-    rungs = ["ptq", "clipped", "equalised", "corrected", "selective_float", "int16x8", "dynamic_range"]
+    allowed = {"allow_dynamic_range": True, "allow_selective_float": True}
+    rungs = ["ptq", "clipped", "equalised", "corrected", "selective_float", "dynamic_range"]
     # One calibration size: choosing one by the test split would flatter it.
     settings = QuantizeSettings.model_validate(
         {"rungs": rungs, "measure_all": True, "calibration_sizes": [300], "qat": QatSettings(epochs=options.epochs), **allowed}

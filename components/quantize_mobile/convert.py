@@ -42,31 +42,16 @@ def to_int8_by_ranges(network: Network, ranges: Ranges) -> bytes:
     return _int8(_converter(network, lambda pixels: forward(network, pixels, spelling))).convert()
 
 
-def to_int16x8(network: Network, images: Iterable[NDArray[np.uint8]]) -> bytes:
-    """int8 weights, 16-bit activations by calibration, the uint8 edges casts to and from floats: a last resort, and labelled as such.
-
-    LiteRT has no 16-bit hard-swish: `network` must spell it as arithmetic.
-    """
-    converter = _converter(network, lambda pixels: _uint8_edges(network, pixels), tf.uint8)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_ops = [
-        tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
-        tf.lite.OpsSet.TFLITE_BUILTINS,
-    ]
-    converter.representative_dataset = lambda: ([image[np.newaxis]] for image in images)
-    return converter.convert()
-
-
 def to_dynamic_range(network: Network) -> bytes:
     """int8 weights, float arithmetic; the uint8 edges are casts. For when no int8 rung keeps its accuracy, and labelled as such."""
-    converter = _converter(network, lambda pixels: _uint8_edges(network, pixels), tf.uint8)
+
+    def classify(pixels: Any) -> Any:
+        probabilities = forward(network, tf.cast(pixels, tf.float32), _PLAIN)
+        return tf.cast(tf.minimum(tf.round(probabilities * 256.0), 255.0), tf.uint8)
+
+    converter = _converter(network, classify, tf.uint8)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     return converter.convert()
-
-
-def _uint8_edges(network: Network, pixels: Any) -> Any:
-    probabilities = forward(network, tf.cast(pixels, tf.float32), _PLAIN)
-    return tf.cast(tf.minimum(tf.round(probabilities * 256.0), 255.0), tf.uint8)
 
 
 def _converter(network: Network, function: Callable[[Any], Any], dtype: Any = tf.float32) -> Any:

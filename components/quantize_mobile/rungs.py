@@ -10,7 +10,7 @@ from components.core.errors import DataError
 from components.core.examples import read_examples
 from components.core.record import StepRecord
 from components.quantize_mobile.bias import correct_biases
-from components.quantize_mobile.convert import to_dynamic_range, to_int8_by_calibration, to_int8_by_ranges, to_int16x8
+from components.quantize_mobile.convert import to_dynamic_range, to_int8_by_calibration, to_int8_by_ranges
 from components.quantize_mobile.equalise import equalise
 from components.quantize_mobile.fakequant import Ranges
 from components.quantize_mobile.finetune import Lessons, fine_tune
@@ -90,7 +90,6 @@ def rungs(source: Source) -> Mapping[RungName, Candidates]:
         "equalised": lambda: [_by_ranges("channels equalised, ranges clipped, biases corrected layer by layer", _equalised(source))],
         "qat": lambda: _qat(source),
         "selective_float": lambda: _selective_float(source),
-        "int16x8": lambda: [Candidate("16-bit activations, int8 weights", to_int16x8(source.network, source.calibration.images[:100]))],
         "dynamic_range": lambda: [Candidate("int8 weights, float arithmetic", to_dynamic_range(source.float_network))],
     }
 

@@ -6,8 +6,8 @@ from pydantic import Field, field_validator, model_validator
 
 from components.core.settings import Section
 
-RungName = Literal["ptq", "clipped", "corrected", "equalised", "qat", "selective_float", "int16x8", "dynamic_range"]
-FALLBACKS: tuple[RungName, ...] = ("selective_float", "int16x8", "dynamic_range")
+RungName = Literal["ptq", "clipped", "corrected", "equalised", "qat", "selective_float", "dynamic_range"]
+FALLBACKS: tuple[RungName, ...] = ("selective_float", "dynamic_range")
 """Last resorts: not full int8, tried and blessed only where a setting allows them by name."""
 
 
@@ -77,7 +77,6 @@ class QuantizeSettings(Section):
     allow_dynamic_range: bool = Field(
         default=False, description="Whether a model with int8 weights but float arithmetic may be blessed when no int8 rung meets the gate."
     )
-    allow_int16x8: bool = Field(default=False, description="Likewise a model with 16-bit activations and float edges.")
     allow_selective_float: bool = Field(default=False, description="Likewise an int8 model whose worst layers compute in floats.")
     float_layers: int = Field(default=5, ge=1, description="How many of the worst layers the rung `selective_float` leaves in floats.")
     hard_swish: Literal["operation", "arithmetic"] = Field(

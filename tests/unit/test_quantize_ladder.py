@@ -158,7 +158,7 @@ def test_step_measures_every_rung_and_writes_the_contract(trained: Path, tiny_ex
     assert {"int8_accuracy", "int8_drop", "size_bytes", "latency_ms", "full_int8"} <= set(record.metrics)
     stored = read_records(open_store(str(tmp_path / "store")), "run")["quantize_mobile"]
     assert {picture.name for picture in stored.pictures} == {"rungs", "spread"}
-    assert len(stored.tables[0].rows) == 9
+    assert len(stored.tables[0].rows) == 8
     assert "data:image/png;base64," in (tmp_path / "view.html").read_text()
 
 
