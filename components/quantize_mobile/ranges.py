@@ -75,11 +75,21 @@ def _known(network: Network) -> dict[str, tuple[float, float]]:
     """Pixels are 0 … 255 whatever was seen, and so is what the rescaling makes of them."""
     known = {node.name: (0.0, 255.0) for node in network.nodes if node.kind == "input"}
     affine = {
-        node.name: (node.offset, 255.0 * node.scale + node.offset)
+        node.name: without_ties(node.offset, 255.0 * node.scale + node.offset)
         for node in network.nodes
         if node.kind == "affine" and node.inputs[0] in known
     }
     return known | affine
+
+
+def without_ties(low: float, high: float) -> tuple[float, float]:
+    """The range widened upwards until 0 is a whole number of steps from `low`.
+
+    Pixels rescaled to [-1, 1] lie half-way between two codes, all of them: every runtime would round all one way, and not the same
+    one, which makes the picture half a level too bright or too dark.
+    """
+    zero = int(-low * _CODES / (high - low))
+    return (low, low + _CODES * -low / zero) if zero > 0 else (low, high)
 
 
 def _extremes(network: Network, images: NDArray[np.uint8]) -> dict[str, tuple[float, float]]:

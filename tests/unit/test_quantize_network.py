@@ -125,11 +125,25 @@ def test_ranges_cover_all_values_where_nothing_is_clipped() -> None:
 
     forward(network, images.astype(np.float32), Spelling(tap))
     assert ranges["pixels"] == (0.0, 255.0)
-    assert next(ranges[node.name] for node in network.nodes if node.kind == "affine") == pytest.approx((-1.0, 1.0))
+    assert next(ranges[node.name] for node in network.nodes if node.kind == "affine") == pytest.approx((-1.0, 128 / 127))
     dense = next(node.name for node in network.nodes if node.kind == "dense")
     assert ranges[dense][0] <= seen[dense].min()
     assert ranges[dense][1] >= seen[dense].max()
     assert not any(node.kind == "softmax" and node.name in ranges for node in network.nodes)
+
+
+def test_rescaled_pixels_are_not_rounded_all_one_way() -> None:
+    from components.quantize_mobile.ranges import nudged, without_ties
+
+    values = np.arange(256) / 127.5 - 1
+
+    def mean_error(bounds: tuple[float, float]) -> float:
+        codes = np.round(values / nudged(*bounds)[2], 6)
+        return float((np.floor(codes + 0.5) - codes).mean())
+
+    assert mean_error((-1.0, 1.0)) == pytest.approx(0.5)
+    assert abs(mean_error(without_ties(-1.0, 1.0))) < 0.02
+    assert without_ties(0.0, 255.0) == (0.0, 255.0)
 
 
 @pytest.mark.parametrize("hard_swish", ["operation", "arithmetic"])
