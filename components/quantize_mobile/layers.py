@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.quantize_mobile.fakequant import Ranges, fake_activations, fake_weights
+from components.quantize_mobile.fakequant import DEAD_BELOW, Ranges, fake_activations, fake_weights
 from components.quantize_mobile.network import Network, Node, Spelling, apply_node, forward
 from components.quantize_mobile.quantization import LayerError
 
@@ -24,7 +24,8 @@ def measure_layers(exact: Network, rounded: Network, ranges: Ranges, images: NDA
     """One entry for each tensor with a range, in order of execution, over `images` uint8 [N, H, W, 3].
 
     `rounded` computes in int8 with `ranges`, `exact` in floats; both have the same operations. What a layer does itself is measured on
-    exact inputs; what has come together up to it, on the int8 network's own.
+    exact inputs with the weights of `exact`, rounded (a corrected bias mends what others did); what has come together up to it, on the
+    int8 network. Where only a hard-swish reads a tensor, values below -3 are alike.
     """
     traced = tf.function(lambda pixels: _squares(exact, rounded, ranges, pixels), autograph=False, reduce_retracing=True)
     sums: dict[str, NDArray[np.float64]] = {}
@@ -47,11 +48,19 @@ def _squares(exact: Network, rounded: Network, ranges: Ranges, pixels: Any) -> d
     for node in exact.nodes:
         if node.kind == "input" or node.name not in ranges:
             continue
+        felt = _above_dead if exact.feeds_hard_swish(node.name) else tf.identity
         target = wanted[node.name]
-        own = spelling.tap(node, apply_node(rounded, node, [wanted[name] for name in node.inputs], spelling))
+        own = spelling.tap(node, apply_node(exact, node, [wanted[name] for name in node.inputs], spelling))
         size = tf.cast(tf.size(target), tf.float32)
-        sums[node.name] = tf.stack([_square(target), _square(own - target), _square(found[node.name] - target), size])
+        sums[node.name] = tf.stack(
+            [_square(felt(target)), _square(felt(own) - felt(target)), _square(felt(found[node.name]) - felt(target)), size]
+        )
     return sums
+
+
+def _above_dead(value: Any) -> Any:
+    """What a hard-swish makes a difference of: everything below -3 is alike to it, and cut on purpose."""
+    return tf.maximum(value, DEAD_BELOW)
 
 
 def _tensors(network: Network, pixels: Any, spelling: Spelling) -> dict[str, Any]:

@@ -121,13 +121,18 @@ def test_debugger_finds_the_layer_that_was_damaged(damaged: str) -> None:
     assert hurt["dense"].signal_to_noise_db < healthy["dense"].signal_to_noise_db - 3
 
 
-def test_debugger_sees_a_damaged_weight() -> None:
-    from components.quantize_mobile.layers import measure_layers, worst_layers
+def test_debugger_shows_where_noise_begins_when_a_weight_was_damaged() -> None:
+    from components.quantize_mobile.layers import measure_layers
 
     network = relu_network()
-    weights = network.weights["last"]
-    broken = network.with_weights({"last": replace(weights, bias=weights.bias + 1.0)})
-    assert worst_layers(measure_layers(network, broken, plain_ranges(network), IMAGES), 1)[0].tensor in ("last", "sum")
+    weights = network.weights["middle"]
+    broken = network.with_weights({"middle": replace(weights, bias=weights.bias + 1.0)})
+    healthy, hurt = (
+        {layer.tensor: layer.signal_to_noise_db for layer in measure_layers(network, each, plain_ranges(network), IMAGES)}
+        for each in (network, broken)
+    )
+    assert hurt["first"] == pytest.approx(healthy["first"], abs=1e-3)
+    assert hurt["middle"] < healthy["middle"] - 10
 
 
 def test_loss_is_cross_entropy_and_softened_divergence() -> None:
@@ -250,3 +255,15 @@ def test_a_network_with_a_silent_layer_calibrates_to_a_model_that_loads(tmp_path
     (tmp_path / "float.tflite").write_bytes(finish(to_float(network), ["a", "b", "c"], "n", "t", contract=False))
     wanted, found = (Classifier(tmp_path / f"{name}.tflite").predict(IMAGES) for name in ("float", "int8"))
     np.testing.assert_allclose(found, wanted, atol=0.05)
+
+
+def test_debugger_does_not_mind_what_hard_swish_does_not() -> None:
+    from components.quantize_mobile.layers import measure_layers
+
+    network = small_network("arithmetic")
+    name = next(node.name for node in network.nodes if node.kind == "conv")
+    weights = network.weights[name]
+    deep = network.with_weights({name: replace(weights, bias=weights.bias - np.linspace(0, 40, 8).astype(np.float32))})
+    layers = {layer.tensor: layer for layer in measure_layers(deep, deep, plain_ranges(deep), IMAGES)}
+    assert plain_ranges(deep)[name][0] > -4
+    assert layers[name].own_error_in_steps < 0.6
