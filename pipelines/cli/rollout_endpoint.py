@@ -55,11 +55,12 @@ def ask(store: Any, action: str) -> bool:
 
 
 def abort(store: Any, reason: str, who: str, say: Say) -> Any:
-    """Go back to stable now, by this process: its epoch stops the one that runs."""
+    """Ask the running process to go back to stable, or do it in its place; the state then."""
     from serving.rollout.endpoint.actions import abort as go_back
-    from serving.rollout.endpoint.actions import unfinished
+    from serving.rollout.endpoint.state import Book
 
-    unfinished(store)
+    if ask(store, "abort"):
+        return Book(store).read()
     return go_back(store, run_id=who, reason=reason, say=say)
 
 

@@ -59,6 +59,8 @@ def test_every_task_has_its_name_no_cache_and_the_run_is_named_by_vertex(step: s
 
 def test_the_rollout_brings_its_server() -> None:
     assert executor("vertex", "roll_out_cloud")["image"] == "dual-trainer"
+    site = {"settings": {"roll_out_cloud": {"target": "vertex"}}}
+    assert executor("vertex", "roll_out_cloud", **site)["image"] == "dual-deployer", "an endpoint serves: nothing needs TensorFlow"
 
 
 def test_the_form_has_the_sites_defaults_and_no_nodes() -> None:

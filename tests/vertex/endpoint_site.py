@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ GOLDEN = [
 ANALYSIS: dict[str, Any] = {
     "interval": 0.01,
     "count": 2,
-    "smoke": {"requests": 6, "concurrency": 3, "timeout": 1.0},
-    "latency_p99_ms": {"max": 700.0},
-    "latency_p99_vs_stable": {"slack_ms": 400.0},
+    "smoke": {"requests": 6, "concurrency": 3, "timeout": 8.0},
+    "latency_p99_ms": {"max": 6000.0},
+    "latency_p99_vs_stable": {"slack_ms": 6000.0},
 }
 PLAN: dict[str, Any] = {
     "steps": [{"weight": 20}, {"weight": 50}],
@@ -130,3 +131,10 @@ def stop_when(site: EndpointSite, word: str, act: Callable[[], object]) -> None:
         act()
     finally:
         site.said = []
+
+
+def shares_seen(site: EndpointSite) -> Callable[[], list[dict[str, int]]]:
+    """What the split was, each time that it changed from now on."""
+    seen: list[dict[str, int]] = [site.fake.shares()]
+    site.fake.watch.append(lambda _: seen.append(site.fake.shares()))
+    return lambda: [each for before, each in pairwise(seen) if each != before]

@@ -1,32 +1,24 @@
 """Rollouts on an endpoint: good and bad releases of each kind, undo, what is sent, and what others do meanwhile."""
 
 import json
-import random
-from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from components.core.errors import DualError, RolloutError, UsageError
+from components.core.errors import RolloutError, UsageError
 from components.publish_mobile.publication import publish_release
+from components.publish_mobile.settings import PublishMobileSettings
+from components.publish_mobile.start import start
 from serving.rollout.endpoint import actions
 from serving.rollout.endpoint.settings import EndpointSettings
-from serving.rollout.endpoint.state import STATE, Book, EndpointRollout
-from tests.kubeflow.fake_kfp import Answer, Request, as_json
-from tests.vertex.endpoint_site import IMAGE, Bucket, Ended, EndpointSite, right, settings_of, stop_when, wrong
+from serving.rollout.endpoint.state import STATE, EndpointRollout
+from tests.kubeflow.fake_kfp import Request
+from tests.vertex.endpoint_site import ANALYSIS, IMAGE, Bucket, Ended, EndpointSite, right, settings_of, shares_seen, stop_when, wrong
 from tests.vertex.fake_endpoints import Behaviour, FakeEndpoints
 from tests.vertex.fake_vertex import PARENT, Refusal
 
 LATER = {"scale_down_delay": 600.0}
 """The old model is still there when the pair is published: an undo then is a matter of the split."""
-
-
-def shares_seen(site: EndpointSite) -> Callable[[], list[dict[str, int]]]:
-    """What the split was, each time that it changed from now on."""
-    seen: list[dict[str, int]] = [site.fake.shares()]
-    site.fake.watch.append(lambda _: seen.append(site.fake.shares()))
-    return lambda: [each for before, each in pairwise(seen) if each != before]
 
 
 def published_in_drain(site: EndpointSite, release: str) -> None:
@@ -71,10 +63,10 @@ def test_a_good_release_grows_by_steps_and_the_old_one_goes(site: EndpointSite) 
     ("behaviour", "said"),
     [
         (wrong(), "golden_agreement failed"),
-        (Behaviour(right().labels, seconds=0.8), "latency_p99_ms failed"),
+        (Behaviour(right().labels, seconds=0.6), "latency_p99_ms failed"),
         (Behaviour(right().labels, failing=0.7, names_itself=True), "error_rate failed"),
         (Behaviour(right().labels, failing=1.0, status=503), "no answer says which version failed"),
-        (Behaviour(right().labels, seconds=1.6), "no answer within 1 s"),
+        (Behaviour(right().labels, seconds=1.2), "no answer within 0.8 s"),
     ],
     ids=["wrong", "slow", "erring", "crashing", "hanging"],
 )
@@ -83,8 +75,9 @@ def test_a_bad_release_goes_back(site: EndpointSite, behaviour: Behaviour, said:
     site.ship(first)
     site.fake.behaviours[second] = behaviour
     moves = shares_seen(site)
+    impatient = {**ANALYSIS, "smoke": {**ANALYSIS["smoke"], "timeout": 0.8}, "latency_p99_ms": {"max": 500.0}}
     with pytest.raises(RolloutError) as caught:
-        site.ship(second)
+        site.ship(second, plan={"analysis": impatient if behaviour.seconds else ANALYSIS})
     assert said in str(caught.value)
     assert (site.state().phase, site.is_settled(first)) == ("aborted", True)
     assert moves() == [{first: 80, second: 20}, {first: 100}]
@@ -168,128 +161,6 @@ def test_a_pair_that_is_not_published_in_time_goes_back(site: EndpointSite) -> N
     assert site.is_settled(first)
 
 
-def test_a_split_that_an_operator_moved_is_left_so_until_somebody_decides(site: EndpointSite) -> None:
-    first, second = site.release(), site.release()
-    site.ship(first)
-    ids: dict[str, str] = {}
-
-    def operator(what: str) -> None:
-        if "PATCH" in what and site.fake.shares().get(second) == 20 and not ids:
-            endpoint = site.fake.only()
-            ids.update({each["displayName"].rpartition("-")[2]: each["id"] for each in endpoint["deployedModels"]})
-            endpoint["trafficSplit"] = {ids[first]: 95, ids[second]: 5}
-            endpoint["etag"] = "an operator's"
-
-    site.fake.watch.append(operator)
-    with pytest.raises(Ended):
-        stop_when(site, "somebody changed the traffic split", lambda: site.ship(second))
-    text = site.state().events[-1].text
-    assert "endpoint 'classifier' (dual-classifier-" in text
-    assert f"{first}: 95 %, {second}: 5 %" in text
-    assert "resume sets the step's weight again" in text
-    assert site.fake.shares() == {first: 95, second: 5}
-    Book(site.store).ask("resume", site.state().epoch)
-    assert actions.go_on(site.store, run_id="me", say=site.said.append).phase == "promoted"
-    assert site.is_settled(second)
-
-
-def test_others_on_the_endpoint_keep_their_share(site: EndpointSite) -> None:
-    first, second = site.release(), site.release()
-    site.ship(first)
-    endpoint = site.fake.only()
-    (mine,) = endpoint["trafficSplit"]
-    endpoint["deployedModels"].append({"id": "77", "model": f"{PARENT}/models/foreign", "displayName": "theirs-0", "modelVersionId": "1"})
-    endpoint["trafficSplit"] = {mine: 60, "77": 40}
-    site.fake.behaviours["0"] = right()
-    moves = shares_seen(site)
-    site.ship(second)
-    assert moves() == [{first: 48, second: 12, "0": 40}, {first: 30, second: 30, "0": 40}, {second: 60, "0": 40}]
-    assert site.fake.deployed() == ["0", second]
-
-
-@pytest.mark.parametrize(
-    ("method", "error", "said"),
-    [
-        ("deployModel", {"code": 8, "message": "Quota custom_model_serving_cpus exceeded."}, "a quota is used up"),
-        ("deployModel", {"code": 8, "message": "Machine type temporarily unavailable, out of stock."}, "no machine of that kind is free"),
-        ("deployModel", {"code": 9, "message": "Model server never became ready."}, "the container never served"),
-        ("upload", {"code": 7, "message": "The service agent lacks storage.objects.get."}, "somebody lacks a permission"),
-        ("upload", {"code": 3, "message": "Image not found in the registry."}, "the image can't be used"),
-    ],
-)
-def test_an_operation_that_fails_says_why_and_nothing_moves(site: EndpointSite, method: str, error: dict[str, Any], said: str) -> None:
-    first, second = site.release(), site.release()
-    site.ship(first)
-    site.fake.fails[method] = error
-    with pytest.raises(RolloutError) as caught:
-        site.ship(second)
-    assert said in str(caught.value)
-    assert error["message"].rstrip(".") in str(caught.value)
-    assert (site.fake.shares(), site.channel()) == ({first: 100}, first)
-    site.fake.fails.clear()
-    site.ship(second)
-    assert site.is_settled(second)
-
-
-@pytest.mark.parametrize("lost", ["models:upload", ":deployModel", "endpoints", "PATCH", ":undeployModel"])
-def test_a_lost_answer_is_no_second_request(site: EndpointSite, lost: str) -> None:
-    first, second = site.release(), site.release()
-    if lost != "endpoints":
-        site.ship(first)
-    once = iter([True])
-
-    def lose(request: Request) -> Answer | None:
-        fits = request.method == "PATCH" if lost == "PATCH" else request.method == "POST" and request.path.endswith(lost)
-        if fits and next(once, False):
-            with site.fake.lock:
-                site.fake._route(request)
-            return as_json({"error": {"code": 503, "message": "The service is currently unavailable."}}, 503)
-        return None
-
-    site.fake.guard = lose
-    site.ship(second)
-    assert site.is_settled(second)
-    versions = site.fake.models["dual-classifier"]
-    assert len(versions) == (1 if lost == "endpoints" else 2)
-
-
-@pytest.mark.parametrize("status", [429, 500, 502, 503])
-def test_a_service_that_is_away_for_a_moment_is_asked_again(site: EndpointSite, status: int) -> None:
-    first, second = site.release(), site.release()
-    site.ship(first)
-    chance = random.Random(3)  # noqa: S311
-
-    def away(request: Request) -> Answer | None:
-        if not request.path.endswith(":predict") and chance.random() < 0.3:
-            return as_json({"error": {"code": status, "message": "away"}}, status)
-        return None
-
-    site.fake.guard = away
-    site.ship(second)
-    assert site.is_settled(second)
-
-
-def test_a_service_that_stays_away_leaves_the_rollout_where_it_is(site: EndpointSite) -> None:
-    first, second = site.release(), site.release()
-    site.ship(first)
-    site.fake.guard = lambda request: as_json({"error": {"code": 503, "message": "away"}}, 503) if "operations" in request.path else None
-    with pytest.raises(DualError, match="503"):
-        site.ship(second, patience=0.3)
-    assert site.state().phase == "prepare"
-    site.fake.guard = lambda _: None
-    site.ship(second)
-    assert site.is_settled(second)
-
-
-def test_forbidden_is_said_with_the_permission(site: EndpointSite) -> None:
-    release = site.release()
-    denied = {"error": {"code": 403, "message": "Permission 'aiplatform.models.upload' denied on resource"}}
-    site.fake.guard = lambda request: as_json(denied, 403) if request.path.endswith("models:upload") else None
-    with pytest.raises(RolloutError, match=r"lacks aiplatform.models.upload.*roles/aiplatform.user"):
-        site.ship(release)
-    assert site.channel() == ""
-
-
 def test_what_is_sent_follows_the_containers_contract(site: EndpointSite) -> None:
     release = site.release()
     machines = {"machine_type": "g2-standard-8", "accelerator_type": "NVIDIA_L4", "accelerator_count": 1, "max_replicas": 3}
@@ -323,14 +194,6 @@ def test_a_store_elsewhere_or_no_image_is_refused_before_anything_is_asked(site:
     with pytest.raises(UsageError, match="Vertex AI loads models from Cloud Storage"):
         site.ship(release)
     assert site.fake.requests == []
-
-
-def test_an_endpoint_of_somebody_else_is_not_taken(site: EndpointSite) -> None:
-    release = site.release()
-    site.fake.endpoints["9"] = {"name": f"{PARENT}/endpoints/9", "displayName": "classifier", "etag": "x", "deployedModels": []}
-    with pytest.raises(UsageError, match="--update-labels=dual-name=classifier"):
-        site.ship(release)
-    assert site.fake.writes() == []
 
 
 @pytest.mark.parametrize(
@@ -380,3 +243,10 @@ def test_the_fake_refuses_what_the_service_documents(site: EndpointSite) -> None
         with pytest.raises(Refusal):
             ask(method, path, body, **query)
     assert isinstance(site.fake, FakeEndpoints)
+
+
+def test_publishing_by_hand_is_refused_while_an_endpoint_serves_the_pair(site: EndpointSite) -> None:
+    first, second = site.release(), site.release()
+    site.ship(first)
+    with pytest.raises(UsageError, match=r"dual rollout start .* --target vertex"):
+        start(site.store, second, 10_000, run_id="me", limits=PublishMobileSettings.model_validate({}))

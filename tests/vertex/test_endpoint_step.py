@@ -69,6 +69,11 @@ def test_a_bad_candidate_fails_the_step_with_reasons_and_nothing_is_published(si
     assert record.record.verdict is not None
     assert not record.record.verdict.blessed
     assert site.is_settled(first)
+    before = len(site.fake.requests)
+    with pytest.raises(RolloutError, match=r"this run has tried it already.*golden_agreement"):
+        # Vertex tries failed steps again: clients would see the bad version each time.
+        roll_out(record_of(site.store, "roll_out_cloud", "run-b"), release=second, settings=settings_text())
+    assert len(site.fake.requests) == before
     with pytest.raises(RolloutError, match="is not in force"):
         publish(record_of(site.store, "publish_mobile", "run-b"), release=second, settings=settings_text())
     assert site.channel() == first

@@ -31,8 +31,12 @@ _NOBODY = NotificationSettings()
 def roll_out(store: Store, release: str, name: str, settings: EndpointSettings, *, run_id: str, say: Say) -> EndpointRollout:
     """Bring all our traffic to a release, up to where its pair can be published; the state then (drain, or promoted already).
 
-    Raises as `Machine.run`, and `UsageError` before anything is asked if the settings or the store can't do.
+    A release that this very run has measured and found bad is not shown to clients a second time: Vertex tries failed steps again. Raises
+    as `Machine.run`, and `UsageError` before anything is asked if the settings or the store can't do.
     """
+    before = Book(store).read()
+    if before is not None and before.was_found_bad(release, run_id):
+        raise RolloutError(f"this run has tried it already: {before.reason.rstrip('.')}", where=f"release {release}")
     with _open(store, release, name, settings, settings.plan, settings.notifications, say) as site:
         return begin(site, release, settings.plan, run_id=run_id).run()
 

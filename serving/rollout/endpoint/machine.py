@@ -16,7 +16,7 @@ from serving.rollout.endpoint.analyst import Seen, predict_address
 from serving.rollout.endpoint.bodies import display_name
 from serving.rollout.endpoint.split import Split
 from serving.rollout.endpoint.state import EndpointRollout, Phase
-from serving.rollout.endpoint.turn import SplitChanged, Turn, Wanted, hash_of, last_part
+from serving.rollout.endpoint.turn import EndpointGoneError, SplitChanged, Turn, Wanted, hash_of, last_part
 
 LONGEST_ACTION = 40
 _SAYS = {"failed": "failed", "error": "could not be made", "inconclusive": "was inconclusive"}
@@ -45,7 +45,7 @@ class Machine(Turn):
         """
         while not self.state.is_over() and (finish or self.state.phase != "drain"):
             try:
-                self.claim()
+                self._own()
                 self.look()
                 getattr(self, f"_{self.state.phase}")()
             except Wanted as wanted:
@@ -67,6 +67,14 @@ class Machine(Turn):
         with suppress(RolloutError):
             self.run()
         return self.state
+
+    def _own(self) -> None:
+        try:
+            self.claim()
+        except EndpointGoneError:
+            # There is nothing left to go back to: that is an end, too.
+            if self.state.phase != "aborting":
+                raise
 
     def is_stepwise(self) -> bool:
         """Whether the candidate's share grows by steps."""
@@ -160,12 +168,21 @@ class Machine(Turn):
 
     def _aborting(self) -> None:
         """Traffic first: it is where it was, by one write. Then the candidate goes."""
-        if self.state.endpoint:
-            self._back_to_stable()
-            if self.candidate not in ("", self.stable):
-                self.undeploy(self.candidate)
         origin = self.state.stable.release if self.state.stable else ""
-        self._finish("aborted", f"live traffic is where it was: {origin or 'nowhere (there was no release before)'}")
+        text = f"live traffic is where it was: {origin or 'nowhere (there was no release before)'}"
+        try:
+            if self.state.endpoint:
+                self._back_to_stable()
+                self._take_away_candidate()
+        except EndpointGoneError as error:
+            text = f"nothing is served: {error.what}"
+        self._finish("aborted", text)
+
+    def _take_away_candidate(self) -> None:
+        # Its deployment may still be under way: it would stay, and cost.
+        self.settle(self.state.endpoint, "the deployment that was begun")
+        if self.candidate not in ("", self.stable):
+            self.undeploy(self.candidate)
 
     def _back_to_stable(self) -> None:
         if self.state.stable and self.stable not in self.mine(self.endpoint()):
@@ -175,6 +192,7 @@ class Machine(Turn):
             self.set_split(0, candidate=self.candidate, stable=self.stable)
 
     def _undeploy_all_but(self, kept: set[str]) -> None:
+        self.settle(self.state.endpoint, "what was begun on the endpoint")
         endpoint = self.endpoint()
         for identity in self.mine(endpoint):
             if identity in kept:

@@ -129,6 +129,11 @@ class EndpointRollout(BaseModel):
         )
         return [*self.history, entry][-_MOST_HISTORY:]
 
+    def was_found_bad(self, release: str, run_id: str) -> bool:
+        """Whether this is how that run's rollout of the release ended, by what was measured; a lack of machines is no such end."""
+        mine = (self.phase, self.candidate.release, self.run_id) == ("aborted", release, run_id)
+        return mine and any(not check.passed for check in self.checks)
+
     def is_over(self) -> bool:
         """Whether nothing is left to do."""
         return self.phase in FINISHED

@@ -55,6 +55,10 @@ class Wanted(Exception):
         self.action = action
 
 
+class EndpointGoneError(RolloutError):
+    """Somebody deleted the endpoint, and with it everything that was deployed there."""
+
+
 class SplitChanged(Exception):
     """Somebody else changed our part of the endpoint's traffic split; caught by `Machine.run`."""
 
@@ -181,12 +185,12 @@ class Turn:
         self._claimed = self._ensure(claimed, mark)
 
     def endpoint(self) -> Json:
-        """The endpoint now; `ConflictError` if a newer epoch owns it, `RolloutError` if it was deleted."""
+        """The endpoint now; `ConflictError` if a newer epoch owns it, `EndpointGoneError` if it was deleted."""
         try:
             found = self.service.endpoint(self.state.endpoint)
         except MissingError:
             fix = "Start the rollout again: the endpoint is made anew"
-            raise RolloutError(f"endpoint {self.state.endpoint} was deleted by somebody", where=self.where(), fix=fix) from None
+            raise EndpointGoneError(f"endpoint {self.state.endpoint} was deleted by somebody", where=self.where(), fix=fix) from None
         owner = found.get("labels", {}).get(EPOCH, "0")
         if owner.isdigit() and int(owner) > self.state.epoch:
             what = f"endpoint {last_part(found['name'])} belongs to epoch {owner} by now"
