@@ -10,6 +10,7 @@ from components.quantize_mobile.network import WEIGHTED, Network, Node, shaped_g
 from components.quantize_mobile.quantization import LayerError, Quantization, Rung
 
 _SMALLEST = 1e-4
+_MOST_DECIBELS = 70.0
 _MET, _MISSED, _FLOAT = "#2e7d32", "#c62828", "#1565c0"
 
 
@@ -49,19 +50,18 @@ def draw_spread(network: Network) -> bytes:
 
 
 def draw_layers(layers: list[LayerError], worst: list[LayerError]) -> bytes:
-    """Per tensor, from the input on: its own and the accumulated ratio of signal to noise in decibels; the `worst` named."""
-    figure = _figure(10, 4.2)
+    """Per tensor, from the input on: its own and the accumulated ratio of signal to noise in decibels; the `worst` by their rank."""
+    figure = _figure(10, 3.6)
     axes = figure.subplots()
     axes.plot([layer.signal_to_noise_db for layer in layers], color="grey", linewidth=1, label="all noise so far")
-    names = {layer.tensor for layer in worst}
+    ranks = {layer.tensor: rank for rank, layer in enumerate(worst, 1)}
     for position, layer in enumerate(layers):
-        hurts = layer.tensor in names
-        axes.plot(position, layer.own_signal_to_noise_db, "o", color=_MISSED if hurts else _FLOAT, markersize=4)
-        if hurts:
-            axes.annotate(layer.tensor, (position, layer.own_signal_to_noise_db), fontsize=6, rotation=35, ha="right", va="top")
-    axes.set(xlabel="tensor, from the input on", ylabel="signal over noise, dB")
-    axes.margins(y=0.25)
-    axes.set_title("Signal over noise in int8 (dots: the layer's own; red: the worst)", fontsize=10)
+        rank, height = ranks.get(layer.tensor), min(layer.own_signal_to_noise_db, _MOST_DECIBELS)
+        axes.plot(position, height, "o", color=_FLOAT if rank is None else _MISSED, markersize=4)
+        if rank is not None:
+            axes.annotate(str(rank), (position, height), xytext=(0, 5), textcoords="offset points", fontsize=8, ha="center", color=_MISSED)
+    axes.set(xlabel="tensor, from the input on", ylabel="signal over noise, dB", ylim=(0, _MOST_DECIBELS + 3))
+    axes.set_title("Signal over noise in int8 (dots: the layer's own; red: the worst, numbered as in the table)", fontsize=10)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     return _png(figure)

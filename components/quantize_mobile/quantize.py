@@ -134,7 +134,7 @@ class Job:
         if not result.layers:
             return
         worst = worst_layers(result.layers, _WORST)
-        self.record.table("Layers that int8 hurts most", _LAYER_COLUMNS, [_layer_row(layer) for layer in worst])
+        self.record.table("Layers that int8 hurts most", _LAYER_COLUMNS, [_layer_row(rank, layer) for rank, layer in enumerate(worst, 1)])
         self.record.picture("layers", draw_layers(result.layers, worst), _LAYERS_CAPTION)
 
 
@@ -150,14 +150,14 @@ def _layers(arithmetic: Any, source: Any) -> list[LayerError]:
 _DEBUGGED, _WORST = 50, 10
 _LAYERS_CAPTION = (
     "Signal over noise of every tensor in int8, in decibels: what its own rounding and clipping leave (dots), and all noise so far (line). "
-    "Dips of the dots are the layers that hurt; the worst are named."
+    "Dips of the dots are the layers that hurt; the worst have the numbers of the table."
 )
-_LAYER_COLUMNS = ["tensor", "operation", "range", "own error, steps", "own signal/noise, dB", "signal/noise so far, dB"]
+_LAYER_COLUMNS = ["", "tensor", "operation", "range", "own error, steps", "own signal/noise, dB", "signal/noise so far, dB"]
 
 
-def _layer_row(layer: LayerError) -> list[str | float | int | None]:
+def _layer_row(rank: int, layer: LayerError) -> list[str | float | int | None]:
     bounds = f"{layer.range[0]:.3g} … {layer.range[1]:.3g}"
-    return [layer.tensor, layer.kind, bounds, layer.own_error_in_steps, layer.own_signal_to_noise_db, layer.signal_to_noise_db]
+    return [rank, layer.tensor, layer.kind, bounds, layer.own_error_in_steps, layer.own_signal_to_noise_db, layer.signal_to_noise_db]
 
 
 def _read_input(model: Path, labels: list[str]) -> Training:
