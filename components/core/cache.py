@@ -25,8 +25,7 @@ def cached_result(
     packages whose code it depends on. The record's pieces are kept with the result and restored with it. The completion mark
     is written last, so that a build killed half-way is never taken for a result.
     """
-    key = sha256_json({"inputs": inputs, "source": sha256_source(source)})[:24]
-    prefix = join("cache", record.step, key)
+    key, prefix = _place(record, inputs, source)
     if record.store.exists(join(prefix, _DONE)):
         record.store.get_tree(join(prefix, "output"), output)
         record.store.get_tree(join(prefix, "record"), pieces := output.parent / f".{output.name}.record")
@@ -38,6 +37,16 @@ def cached_result(
     build(output)
     _keep(record, prefix, output)
     return False
+
+
+def has_result(record: StepRecord, inputs: Mapping[str, Any], source: Iterable[str]) -> bool:
+    """Whether `cached_result` would build nothing."""
+    return record.store.exists(join(_place(record, inputs, source)[1], _DONE))
+
+
+def _place(record: StepRecord, inputs: Mapping[str, Any], source: Iterable[str]) -> tuple[str, str]:
+    key = sha256_json({"inputs": inputs, "source": sha256_source(source)})[:24]
+    return key, join("cache", record.step, key)
 
 
 def _keep(record: StepRecord, prefix: str, output: Path) -> None:

@@ -25,6 +25,7 @@ from components.training.features import all_kept, extract
 from components.training.fit import Plan, evaluate, fit
 from components.training.head import Features, train_head
 from components.training.inputs import Inputs
+from components.training.replicas import synchronise_batch_norm
 from components.training.settings import MobileTrainSettings
 from components.training.teacher import Teacher
 from components.training.train import Job
@@ -51,7 +52,9 @@ def build_artifact(job: Job, folder: Path) -> None:
     """
     build = _Build(job, folder)
     build.train()
-    build.write()
+    # Of several workers each has the same network in the end; one writes it.
+    if devices.is_chief():
+        build.write()
 
 
 class _Build:
@@ -182,6 +185,8 @@ class _Build:
     def _train_from_scratch(self) -> None:
         chosen = self.settings.from_scratch
         lower_batch_norm_momentum(self.network, chosen.batch_norm_momentum)
+        if self.strategy.num_replicas_in_sync > 1:
+            synchronise_batch_norm(self.network)
         with self.job.timed("scratch"):
             self._fit(self._plan("scratch", chosen, warmup=chosen.warmup))
 
@@ -210,6 +215,7 @@ class _Build:
     def _hear(self, epoch: Epoch) -> None:
         self.history.append(epoch)
         self.log.write(epoch)
+        self.job.on_epoch(epoch)
         if epoch.phase != "head" or epoch.epoch % _HEAD_LINES == 0:
             self.job.record.say(
                 f"{epoch.phase} epoch {epoch.epoch + 1}: loss {epoch.loss:.3f} accuracy {epoch.accuracy:.3f}, "

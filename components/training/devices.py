@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import json
+import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -44,11 +46,30 @@ def gpu_capabilities() -> list[tuple[int, int]]:
 
 @functools.cache
 def make_strategy() -> Any:
-    """Copies on all GPUs if there are several, else TensorFlow's default.
+    """Copies on all GPUs of all workers that $TF_CONFIG names, else on all GPUs if there are several, else TensorFlow's default.
 
     One for the whole process: two would use the same keys for their collective operations, and TensorFlow mixes them up.
     """
-    return tf.distribute.MirroredStrategy() if len(tf.config.list_physical_devices("GPU")) > 1 else one_device()
+    gpus = tf.config.list_physical_devices("GPU")
+    if worker_count() > 1:
+        way = tf.distribute.experimental.CommunicationImplementation
+        options = tf.distribute.experimental.CommunicationOptions(implementation=way.NCCL if gpus else way.RING)
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    return tf.distribute.MirroredStrategy() if len(gpus) > 1 else one_device()
+
+
+def worker_count() -> int:
+    """How many workers train together, as $TF_CONFIG says; 1 without it."""
+    return len(_told().get("cluster", {}).get("worker", [])) or 1
+
+
+def is_chief() -> bool:
+    """Whether this process keeps the checkpoints and writes the model: the first worker, or the only one."""
+    return int(_told().get("task", {}).get("index", 0)) == 0
+
+
+def _told() -> dict[str, Any]:
+    return json.loads(os.environ.get("TF_CONFIG") or "{}")
 
 
 def one_device() -> Any:

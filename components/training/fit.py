@@ -12,14 +12,19 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from components.core.errors import DualError
+from components.training import devices
 from components.training.backbones import inference
 from components.training.inputs import Inputs
+from components.training.replicas import Replicas, SummedAdam
 from components.training.settings import AugmentSettings
 from components.training.training import Epoch, Phase
 from components.training.workspace import Array, Workspace
+
+
+class WorkersDisagreeError(DualError):
+    """The workers of one training do not stand at the same place; it passes when all of them start again."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +68,19 @@ def fit(
     run too. Raises `DualError` if the loss is no longer a number.
     """
     _compile(network, plan, train.steps(plan.batch))
+    replicas = Replicas(network, label_smoothing=plan.label_smoothing) if _is_copied(network) else None
     begin = _Progress(best=_values(network.weights), best_loss=plan.start_loss)
     progress = _resumed(network, plan.phase, workspace) or begin
+    _require_agreement(replicas, progress)
     for epoch in progress.history:
         on_epoch(epoch)
     for number in range(progress.done, plan.epochs):
         if progress.waited >= plan.patience:
             break
-        epoch = _run_epoch(network, train, validation, plan, number)
+        epoch = _run_epoch(network, replicas, train, validation, plan, number)
         _account(progress, epoch, network)
-        _keep(network, plan.phase, progress, workspace)
+        if devices.is_chief():
+            _keep(network, plan.phase, progress, workspace)
         on_epoch(epoch)
     _assign(network.weights, progress.best)
     return progress.history
@@ -99,9 +107,10 @@ def cosine_with_warmup(peak: float, steps: int, warmup: float) -> Any:
 
 def _compile(network: keras.Model, plan: Plan, steps: int) -> None:
     rates = cosine_with_warmup(plan.learning_rate, plan.epochs * steps, plan.warmup)
+    adam = SummedAdam if _is_copied(network) else keras.optimizers.Adam
     with network.distribute_strategy.scope():
         network.compile(
-            optimizer=keras.optimizers.Adam(rates, global_clipnorm=1.0),
+            optimizer=adam(rates, global_clipnorm=1.0),
             loss=keras.losses.CategoricalCrossentropy(label_smoothing=plan.label_smoothing),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), keras.metrics.CategoricalCrossentropy(name="plain_loss")],
         )
@@ -109,13 +118,24 @@ def _compile(network: keras.Model, plan: Plan, steps: int) -> None:
         network.optimizer.build(network.trainable_variables)
 
 
-def _run_epoch(network: Any, train: Inputs, validation: Inputs, plan: Plan, number: int) -> Epoch:
+def _is_copied(network: Any) -> bool:
+    return network.distribute_strategy.num_replicas_in_sync > 1
+
+
+def _require_agreement(replicas: Replicas | None, progress: _Progress) -> None:
+    if replicas and not replicas.agree({"done": progress.done, "best_loss": min(progress.best_loss, 1e30)}):
+        # One of them read the checkpoint while the first was replacing it.
+        raise WorkersDisagreeError("the workers resumed from different checkpoints", fix="Start all of them again")
+
+
+def _run_epoch(network: Any, replicas: Replicas | None, train: Inputs, validation: Inputs, plan: Plan, number: int) -> Epoch:
     began = time.monotonic()
     pixels = train.epoch(plan.batch, number, plan.augment, plan.seed, plan.class_weights)
     pixels = plan.teach(pixels) if plan.teach else pixels
-    held = _sharded(validation.plain(plan.batch))
-    logs = network.fit(_sharded(pixels), validation_data=held, initial_epoch=number, epochs=number + 1, shuffle=False, verbose=0).history
-    values = {name: float(series[-1]) for name, series in logs.items()}
+    if replicas:
+        values = replicas.epoch(pixels, min(plan.batch, train.count), validation, plan.batch)
+    else:
+        values = _fit_one(network, pixels, validation.plain(plan.batch), number)
     if not math.isfinite(values["loss"] + values["val_plain_loss"]):
         raise DualError("the loss is no longer a number", where=f"{plan.phase}, epoch {number + 1}", fix="Lower its learning_rate")
     return Epoch(
@@ -129,11 +149,9 @@ def _run_epoch(network: Any, train: Inputs, validation: Inputs, plan: Plan, numb
     )
 
 
-def _sharded(dataset: Any) -> Any:
-    """Let several GPUs share the examples, not the files: there may be fewer files than GPUs."""
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.with_options(options)
+def _fit_one(network: Any, pixels: Any, held: Any, number: int) -> dict[str, float]:
+    logs = network.fit(pixels, validation_data=held, initial_epoch=number, epochs=number + 1, shuffle=False, verbose=0).history
+    return {name: float(series[-1]) for name, series in logs.items()}
 
 
 def _account(progress: _Progress, epoch: Epoch, network: keras.Model) -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from components.core.settings import Section
+from components.training.distributed.settings import WorkersSettings
 
 MOBILE_BACKBONES = ("MobileNetV3Small", "MobileNetV3Large", "MobileNetV3SmallMinimalistic", "MobileNetV3LargeMinimalistic")
 """What the int8 step can rebuild layer by layer; the minimalistic ones have neither squeeze-excite nor hard-swish."""
@@ -95,6 +96,7 @@ class TrainSettings(Section):
     image_size: int = Field(default=224, ge=32, le=1024, description="Side of the square input in pixels, where weights were found.")
     head: HeadSettings = HeadSettings()
     fine_tune: FineTuneSettings = FineTuneSettings()
+    workers: WorkersSettings = WorkersSettings()
     from_scratch: FromScratchSettings = FromScratchSettings()
     augment: AugmentSettings = AugmentSettings()
     class_weights: Literal["auto", "balanced", "none"] = Field(

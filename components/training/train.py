@@ -1,14 +1,14 @@
 """A training step from start to end: which weights, which phases, what is kept, what is written."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from components.core.cache import cached_result
+from components.core.cache import cached_result, has_result
 from components.core.digest import sha256_file, sha256_json, sha256_source
 from components.core.errors import UsageError
 from components.core.examples import Examples, read_examples
@@ -16,7 +16,7 @@ from components.core.record import StepRecord
 from components.core.stores import join
 from components.training.imagenet import WeightsUnavailableError, has_cached_weights, reachable
 from components.training.settings import TrainSettings
-from components.training.training import WeightsUsed
+from components.training.training import Epoch, WeightsUsed
 from components.training.workspace import Workspace
 
 Kind = Literal["cloud", "mobile"]
@@ -35,6 +35,10 @@ class Job:
     seed: int
     weights: WeightsUsed
     seconds: dict[str, float] = field(default_factory=dict)
+    weights_file: Path | None = None
+    """Where the weights lie here, if not where they were asked for."""
+    on_epoch: Callable[[Epoch], None] = lambda _: None
+    """Hears each epoch, those of an interrupted run too."""
 
     @property
     def size(self) -> int:
@@ -48,23 +52,36 @@ class Job:
 
     def initial(self) -> str | None:
         """The `weights` argument of keras.applications."""
-        return {"imagenet": "imagenet", "file": self.weights.asked, "none": None}[self.weights.used]
+        return {"imagenet": "imagenet", "file": str(self.weights_file or self.weights.asked), "none": None}[self.weights.used]
 
     def inputs(self) -> dict[str, Any]:
         """All that the result depends on, as JSON (the source code apart)."""
         return {
             "kind": self.kind,
             "examples": self.examples.digest,
-            "settings": self.settings.model_dump(exclude={"weights", "cache_megabytes"}),
+            "settings": self.settings.model_dump(exclude={"weights", "cache_megabytes", "workers"}),
+            # Sums over more replicas are other floats.
+            **({"workers": self.settings.workers.count} if self.settings.workers.count > 1 else {}),
             "seed": self.seed,
             "weights": self.weights.model_dump(exclude={"asked"}),
             "versions": [version(package) for package in ("tensorflow", "keras", "ai-edge-litert")],
         }
 
+    def key(self) -> str:
+        """Names this very training, whoever does it and wherever: 24 hex digits."""
+        return sha256_json([self.inputs(), sha256_source(_SOURCE)])[:24]
+
     def checkpoints(self) -> Workspace:
         """Where this very training keeps its checkpoints."""
-        key = sha256_json([self.inputs(), sha256_source(_SOURCE)])[:24]
-        return Workspace(self.record.store, join("cache", self.record.step, "work", key))
+        return Workspace(self.record.store, join("cache", self.record.step, "work", self.key()))
+
+    def source(self) -> list[str]:
+        """The Python packages that its result depends on."""
+        return [*_SOURCE, f"components.{self.record.step}"]
+
+    def is_done(self) -> bool:
+        """Whether its result is in the store."""
+        return has_result(self.record, self.inputs(), self.source())
 
     def features(self, precision: str, engine: str) -> Workspace:
         """Where the features lie that every training of the same backbone on the same images shares."""
@@ -125,11 +142,31 @@ def from_scratch_instead(backbone: str, why: str) -> WeightsUsed:
 
 
 def _train(job: Job, output: Path) -> None:
+    if job.settings.workers.count > 1 and not job.is_done():
+        _have_trained(job, output)
+    else:
+        finish(job, output)
+
+
+def _have_trained(job: Job, output: Path) -> None:
+    from components.training.distributed.coordinate import train_by_workers
+
+    course = train_by_workers(job)
+    finish(job, output)
+    # The pieces of the record came from the first worker, who knows nothing of what became of the others.
+    job.record.record.cached = False
+    for sentence in course:
+        job.record.note(sentence)
+
+
+def finish(job: Job, output: Path) -> None:
+    """Fill `output` with the result, from the store if it is there, else by training in this process; then the checkpoints go."""
+
     def build(folder: Path) -> None:
         from components.training.build import build_artifact
 
         build_artifact(job, folder)
 
-    cached_result(job.record, output, job.inputs(), [*_SOURCE, f"components.{job.record.step}"], build)
+    cached_result(job.record, output, job.inputs(), job.source(), build)
     for phase in ("fine_tune", "scratch"):
         job.checkpoints().delete(phase)

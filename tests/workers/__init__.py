@@ -1,0 +1,1 @@
+"""Trainings by several workers."""
