@@ -59,7 +59,7 @@ def load_network(folder: Path) -> Any:
     return keras.models.load_model(folder / MOBILE_MODEL)
 
 
-def run_mobile(store: Path, examples: Path, settings: str, output: Path) -> Record:
+def run_mobile(store: Path | str, examples: Path, settings: str, output: Path) -> Record:
     """The step train_mobile in this process; its record as the store has it."""
     from components.train_mobile.train import train_mobile_model
 

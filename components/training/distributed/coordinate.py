@@ -8,8 +8,6 @@ from components.training.distributed.order import place_order, read_progress
 from components.training.train import Job
 from components.training.training import Epoch
 
-_POLL = 0.5
-
 
 class WorkersError(DualError):
     """The workers can't finish the training."""
@@ -30,6 +28,8 @@ class Crew(Protocol):
         """Start again who may be, say what is wrong; `WorkersError` if it can't become right."""
         ...
 
+    pause: float
+    """Seconds between two looks."""
     restarts: list[str]
     """Which worker was started again, and why: a sentence each."""
 
@@ -72,7 +72,7 @@ def _watch(job: Job, order: str, crew: Crew) -> None:
         if time.monotonic() - since > limit:
             fix = "Look at their logs; raise workers.stalled_after (or start_within) if an epoch takes that long"
             raise WorkersError(f"no epoch was finished for {limit:g} s: {crew.describe()}", where=job.record.step, fix=fix)
-        time.sleep(_POLL)
+        time.sleep(crew.pause)
 
 
 def _line(epoch: Epoch) -> str:

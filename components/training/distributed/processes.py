@@ -19,6 +19,8 @@ _TAIL = 1500
 class Processes:
     """As `Crew` says."""
 
+    pause = 0.2
+
     def __init__(self, job: Job, order: str) -> None:
         """Nothing runs yet."""
         self._job, self._order = job, order

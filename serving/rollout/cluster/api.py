@@ -28,6 +28,7 @@ _KINDS = {
     "Event": "/api/v1/namespaces/{namespace}/events",
     "HTTPRoute": "/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/httproutes",
     "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers",
+    "Job": "/apis/batch/v1/namespaces/{namespace}/jobs",
     "Lease": "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases",
     "Pod": "/api/v1/namespaces/{namespace}/pods",
     "Service": "/api/v1/namespaces/{namespace}/services",
