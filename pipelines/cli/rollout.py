@@ -12,6 +12,8 @@ from pipelines.cli import rollout_endpoint as on_endpoint
 from pipelines.cli.follow import command as follow
 from pipelines.cli.options import json_option, print_json, rollout_options, store_option
 
+_PLAN_HELP = "YAML: strategy, steps, analysis …; with --target vertex what settings call roll_out_cloud.vertex: container, machines, plan …"
+
 
 @click.group("rollout")
 def command() -> None:
@@ -29,7 +31,7 @@ command.add_command(follow)
 @click.argument("release", required=False)
 @store_option
 @rollout_options
-@click.option("--plan", "plan_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="YAML: strategy, steps, analysis …")
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help=_PLAN_HELP)
 @json_option
 def start(release: str | None, store: str, cluster: Any, plan_file: Path | None, as_json: bool) -> None:
     """Roll RELEASE out (default: the newest of the store), publish its pair, and wait until the old version is gone."""
@@ -158,7 +160,7 @@ def history(cluster: Any, store: str, as_json: bool) -> None:
 @command.command("plan")
 @rollout_options
 @store_option
-@click.option("--plan", "plan_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="YAML: strategy, steps, analysis …")
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help=_PLAN_HELP)
 @json_option
 def plan(cluster: Any, store: str, plan_file: Path | None, as_json: bool) -> None:
     """Print what a rollout would do, step by step, with the weights that this place can give. Changes nothing."""

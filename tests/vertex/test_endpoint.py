@@ -190,6 +190,8 @@ def test_a_store_elsewhere_or_no_image_is_refused_before_anything_is_asked(site:
     release = site.release()
     with pytest.raises(UsageError, match=r"roll_out_cloud\.vertex\.container\.image"):
         site.ship(release, container={})
+    with pytest.raises(UsageError, match=r"roll_out_cloud\.vertex\.region"):
+        site.ship(release, region="")
     site.store.uri = str(site.root)
     with pytest.raises(UsageError, match="Vertex AI loads models from Cloud Storage"):
         site.ship(release)

@@ -3,6 +3,7 @@
 Reads are repeated while the service does not answer; a write is sent once, and who sends it looks at what came of it.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -19,7 +20,13 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
 
 
 def open_service(place: EndpointPlace) -> "Service":
-    """The project and region that the settings name, or the environment (DUAL_VERTEX_*); nothing is asked yet."""
+    """The project and region that the settings name, or the environment (DUAL_VERTEX_*); nothing is asked yet.
+
+    `UsageError` names the key if there is no region.
+    """
+    if not place.region and not os.environ.get("DUAL_VERTEX_REGION"):
+        fix = "Set it, for example to europe-west4, or DUAL_VERTEX_REGION"
+        raise UsageError("no region is named", where="settings key roll_out_cloud.vertex.region", fix=fix)
     connection = read_connection(None, {"project": place.project, "region": place.region})
     return Service(Wire(connection, find_credentials(connection)), place.patience)
 
