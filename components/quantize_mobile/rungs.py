@@ -24,6 +24,9 @@ from components.training.inputs import Inputs
 from components.training.settings import AugmentSettings
 from components.training.training import MOBILE_MODEL, Training, class_weights
 
+_CORRECTING = 200
+"""By the shapes of MobileNetV3-Large at 224 px, its widest layers then need 2.6 GB, in floats and in int8."""
+
 
 @dataclass
 class Source:
@@ -65,8 +68,12 @@ class Source:
     @cached_property
     def corrected(self) -> Arithmetic:
         """int8 with these ranges, after bias correction."""
-        images = self.calibration.images[: self.settings.ranges.images]
-        return Arithmetic(self.network, correct_biases(self.network, self.ranges, images), self.ranges)
+        return Arithmetic(self.network, correct_biases(self.network, self.ranges, self.correcting), self.ranges)
+
+    @property
+    def correcting(self) -> Any:
+        """The images that biases are corrected on: not more than fit into memory layer by layer."""
+        return self.calibration.images[: min(self.settings.ranges.images, _CORRECTING)]
 
 
 def load_model(path: Path) -> Any:
@@ -110,7 +117,7 @@ def _equalised(source: Source) -> Arithmetic:
     images = source.calibration.images
     even = equalise(source.network, channel_maxima(source.network, images[:100]))
     ranges = measure_ranges(even, images[: source.settings.ranges.images], source.settings.ranges.clip)
-    return Arithmetic(even, correct_biases(even, ranges, images[: source.settings.ranges.images]), ranges)
+    return Arithmetic(even, correct_biases(even, ranges, source.correcting), ranges)
 
 
 def _qat(source: Source) -> list[Candidate]:
