@@ -64,6 +64,9 @@ class _Build:
         self.job, self.folder, self.settings = job, folder, job.settings
         self.key = job.record.step
         self.precision = devices.choose_precision(self.settings.mixed_precision, devices.gpu_capabilities(), f"{self.key}.mixed_precision")
+        if self.precision == "mixed_float16" and devices.worker_count() > 1:
+            # Its loss scaling branches on each worker's own gradients, and collective operations in a branch would wait for ever.
+            self.precision = "float32"
         devices.make_repeatable(job.seed)
         self.strategy = devices.make_strategy()
         self.contract = Preprocessing(height=job.size, width=job.size)

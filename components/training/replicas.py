@@ -50,20 +50,12 @@ class Replicas:
 
     def agree(self, facts: Mapping[str, float]) -> bool:
         """Whether all replicas have the same numbers: a worker that resumed from another checkpoint would train another network."""
-        values = tf.constant(list(facts.values()), tf.float32)
-
-        def spread() -> Any:
-            context = tf.distribute.get_replica_context()
-            replicas = tf.cast(context.num_replicas_in_sync, tf.float32)
-            return tf.reduce_max(tf.abs(context.all_reduce(_SUM, values) - values * replicas))
-
-        each = self.strategy.experimental_local_results(self.strategy.run(tf.function(spread)))
-        own = max(float(value) for value in each)
-        # One that has the average differs from nobody in sum: all must be content.
-        return float(self.strategy.reduce(_SUM, self._as_replicas(own), axis=None)) == 0.0
-
-    def _as_replicas(self, value: float) -> Any:
-        return self.strategy.run(tf.function(lambda: tf.constant(value, tf.float32)))
+        values = tf.constant(list(facts.values()), tf.float64)
+        each = self.strategy.run(tf.function(lambda: tf.stack([values, values**2])))
+        sums, squares = self.strategy.reduce(_SUM, each, axis=None)
+        # The sum's square is the count times the sum of squares only if all are the same (Cauchy, Schwarz).
+        squares *= self.strategy.num_replicas_in_sync
+        return bool(tf.reduce_all(tf.abs(squares - sums**2) <= 1e-9 * tf.maximum(squares, 1.0)))
 
     def _sums(self, step: Any, batches: Any, *more: Any) -> list[float]:
         total = tf.zeros([3], tf.float64)

@@ -1,6 +1,7 @@
 """Workers as an Indexed Job on a real API server with its real Job controller; the test plays the kubelet."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import yaml
 
 from components.core.errors import UsageError
 from components.core.examples import read_examples
@@ -19,6 +21,7 @@ from components.training.settings import MobileTrainSettings
 from components.training.train import Job
 from components.training.training import WeightsUsed
 from tests.cluster.conftest import Cluster, control_plane, make_namespace
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.cluster
 Json = dict[str, Any]
@@ -224,6 +227,31 @@ def test_they_go_with_the_pod_of_their_step(
     assert {"key": "nvidia.com/gpu", "operator": "Exists"} in pod["spec"]["tolerations"]
     cluster.kubectl("-n", namespace, "delete", "pod", "step", "--grace-period=0", "--force")
     wait_for(lambda: not [*objects("jobs"), *objects("services")])
+
+
+def test_the_role_of_the_page_is_enough(
+    job: Callable[..., Job], cluster: Cluster, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "distributed.md").read_text()
+    role = next(yaml.safe_load(each) for each in re.findall(r"```yaml\n(.*?)```", page, re.S) if "kind: Role" in each)
+    role["metadata"]["namespace"] = namespace
+    subject = {"kind": "ServiceAccount", "name": "steps", "namespace": namespace}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role["metadata"]["name"]}
+    binding = {"apiVersion": role["apiVersion"], "kind": "RoleBinding", "metadata": {"name": "steps", "namespace": namespace}}
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "steps", "namespace": namespace}},
+        role,
+        {**binding, "roleRef": reference, "subjects": [subject]},
+    )
+    known = yaml.safe_load(Path(cluster.environment["KUBECONFIG"]).read_text())
+    token = cluster.kubectl("-n", namespace, "create", "token", "steps").stdout.strip()
+    known["users"] = [{"name": each["name"], "user": {"token": token}} for each in known["users"]]
+    (path := tmp_path / "kubeconfig").write_text(yaml.safe_dump(known))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    with Pods(job(), ORDER) as crew:
+        wait_for(lambda: "has no pods" not in crew.describe())
+        crew.look()
+    assert cluster.kubectl("-n", namespace, "get", "services", "-o", "name").stdout.split() == []
 
 
 def test_outside_of_a_cluster_the_image_must_be_named(job: Callable[..., Job], objects: Callable[[str], list[Json]]) -> None:

@@ -25,7 +25,7 @@ class Processes:
         """Nothing runs yet."""
         self._job, self._order = job, order
         self._started_again = [0] * job.settings.workers.count
-        self._addresses = ",".join(f"127.0.0.1:{port}" for port in _free_ports(job.settings.workers.count))
+        self._addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(job.settings.workers.count))
         self._folder = TemporaryDirectory(prefix="dual-workers-", ignore_cleanup_errors=True)
         self.running: list[subprocess.Popen[bytes]] = []
         self.restarts: list[str] = []
@@ -93,7 +93,8 @@ def _state(process: "subprocess.Popen[bytes]") -> str:
     return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback that nobody listens on now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
