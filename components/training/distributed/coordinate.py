@@ -56,6 +56,10 @@ def _crew(job: Job, order: str) -> Crew:
         from components.training.distributed.processes import Processes
 
         return Processes(job, order)
+    if job.settings.workers.target == "vertex":
+        from components.training.distributed.pools import Pools
+
+        return Pools(job, order)
     from components.training.distributed.pods import Pods
 
     return Pods(job, order)

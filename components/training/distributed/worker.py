@@ -11,7 +11,7 @@ import traceback
 from collections.abc import MutableMapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from components.core.errors import DualError
 from components.core.stores import Store, open_store
@@ -34,10 +34,22 @@ def main(store_uri: str, name: str) -> int:
 
 
 def tell_tensorflow(environment: MutableMapping[str, str]) -> None:
-    """Set $TF_CONFIG from what the Job says; https://www.tensorflow.org/guide/distributed_training#TF_CONFIG."""
-    workers = environment[WORKERS].split(",")
-    task = {"type": "worker", "index": int(environment[INDEX])}
-    environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})
+    """Set $TF_CONFIG from what the Job says, or bring Vertex' own into the same form: the chief is the first worker.
+
+    https://www.tensorflow.org/guide/distributed_training#TF_CONFIG,
+    https://cloud.google.com/vertex-ai/docs/training/distributed-training#tf-config
+    """
+    if WORKERS in environment:
+        workers, index = environment[WORKERS].split(","), int(environment[INDEX])
+    else:
+        workers, index = _of_vertex(json.loads(environment["TF_CONFIG"]))
+    environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
+
+
+def _of_vertex(told: dict[str, Any]) -> tuple[list[str], int]:
+    chiefs, task = told["cluster"].get("chief", []), told["task"]
+    before = len(chiefs) if task["type"] == "worker" else 0
+    return [*chiefs, *told["cluster"].get("worker", [])], before + int(task["index"])
 
 
 def _work(store: Store, name: str, folder: Path) -> int:
