@@ -19,7 +19,7 @@ from components.training.settings import MobileTrainSettings
 from components.training.train import Job
 from components.training.training import WeightsUsed
 from tests.doctor.fake_google import fake_google
-from tests.kubeflow.fake_kfp import Answer, Request, serving
+from tests.kubeflow.fake_kfp import Answer, Request, as_json, serving
 from tests.store import fake_gcs
 from tests.vertex.fake_vertex import REGION
 from tests.workers.fake_custom_jobs import FakeCustomJobs
@@ -101,7 +101,7 @@ def test_a_lost_answer_makes_no_second_job(vertex: FakeCustomJobs, job: Callable
     def lose(request: Request) -> Answer | None:
         if request.method == "POST" and request.path.endswith("/customJobs"):
             vertex.create(json.loads(request.body))
-            return Answer(503, {}, b"")
+            return as_json({}, 503)
         return None
 
     vertex.guard = lose
@@ -112,7 +112,7 @@ def test_a_lost_answer_makes_no_second_job(vertex: FakeCustomJobs, job: Callable
 
 def test_a_service_that_is_away_for_a_moment_is_asked_again(vertex: FakeCustomJobs, job: Callable[..., Job]) -> None:
     with Pools(job(), ORDER) as crew:
-        vertex.guard = lambda _: Answer(503, {}, b"")
+        vertex.guard = lambda _: as_json({}, 503)
         crew.look()
         vertex.guard = lambda _: None
         crew.look()
