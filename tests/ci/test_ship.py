@@ -141,6 +141,24 @@ def test_an_approval_that_came_early_waits_until_the_rollout_is_at_its_gate(job:
     assert job.asked()[-1] == ["rollout", "promote", "-n", "serving", "--store", "gs://bucket/store"]
 
 
+def test_an_endpoints_rollout_is_promoted_and_taken_back_by_the_store(job: Job) -> None:
+    job.answers("rollout status", gate())
+    for word in ("promote", "stop"):
+        assert job.run(word, TARGET="vertex").returncode == 0
+    assert job.run("submit", TARGET="vertex").returncode == 0
+    here = ["--target", "vertex", "--store", "gs://bucket/store"]
+    asked = {" ".join(words[:2]): words[2:] for words in job.asked()}
+    assert (asked["rollout status"], asked["rollout promote"], asked["rollout abort"][:4]) == ([*here, "--json"], here, here)
+    assert "roll_out_cloud.vertex.plan.gate=true" in job.asked()[-1]
+
+
+def test_on_vertex_a_site_may_serve_nothing(job: Job) -> None:
+    job.answers("rollout status", None)
+    job.answers("runs show", {"state": "succeeded"})
+    done = job.run("promote", TARGET="vertex")
+    assert (done.returncode, "rolled nothing out" in done.stdout) == (0, True)
+
+
 @pytest.mark.parametrize("phase", ["aborted", "rolled_back", "superseded", "promoted"])
 def test_a_rollout_that_is_over_is_not_promoted(job: Job, phase: str) -> None:
     job.answers("rollout status", gate(phase))
