@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from components.quantize_mobile.fakequant import DEAD_BELOW, UNQUANTIZED, Ranges, below_dead
 from components.quantize_mobile.network import WEIGHTED, Network, Node, Spelling, Weights, forward
 
-Clip = Literal["none", "mse"]
+Clip = Literal["none", "mse", "percentile"]
 _BINS = 2048
 _BATCH = 25
 _SMALLEST = 0.01
@@ -20,21 +20,29 @@ _SHRINK = np.linspace(0.08, 1.0, 24)
 _CODES = 255
 
 
-def measure_ranges(network: Network, images: NDArray[np.uint8], clip: Clip) -> dict[str, tuple[float, float]]:
+def measure_ranges(network: Network, images: NDArray[np.uint8], clip: Clip, share: float = 0.9999) -> dict[str, tuple[float, float]]:
     """A range for every tensor that needs one, on `images` uint8 [N, H, W, 3].
 
     What hard-swish alone reads is cut at -3, below which it is 0. `clip="none"`: all else that was seen. `clip="mse"`: the range of the
     least squared error over the values seen, clipping and rounding together, after the hard-swish where one follows (Banner et al.
     2019, "Post training 4-bit quantization of convolutional networks", section 3; searched on histograms, not modelled).
+    `clip="percentile"`: at each end only the share 1 - `share` of the values lies outside (Wu et al. 2020, "Integer quantization for deep
+    learning inference", section 3.3; to the width of a histogram's bin).
     """
     dead = {node.name for node in network.nodes if network.feeds_hard_swish(node.name)}
     ranges: dict[str, tuple[float, float]] = {}
     for name, (low, high) in _extremes(network, images).items():
         top = max(0.0, high, low + _SMALLEST)
         ranges[name] = (max(low, below_dead(top)) if name in dead else min(0.0, low), top)
-    if clip == "mse":
+    if clip != "none":
         histograms = _histograms(network, images, ranges)
-        ranges = {name: _least_error(histograms[name], bounds, name in dead) for name, bounds in ranges.items()}
+
+        def clipped(name: str, bounds: tuple[float, float]) -> tuple[float, float]:
+            if clip == "percentile":
+                return _percentiles(histograms[name], bounds, name in dead, share)
+            return _least_error(histograms[name], bounds, name in dead)
+
+        ranges = {name: clipped(name, bounds) for name, bounds in ranges.items()}
     return {**ranges, **_known(network)}
 
 
@@ -127,6 +135,17 @@ def _collect(network: Network, images: NDArray[np.uint8], measure: Any) -> dict[
         for name, value in traced(tf.constant(images[start : start + _BATCH].astype(np.float32))).items():
             parts.setdefault(name, []).append(value.numpy())
     return {name: np.stack(values) for name, values in parts.items()}
+
+
+def _percentiles(histogram: NDArray[np.int64], bounds: tuple[float, float], swished: bool, share: float) -> tuple[float, float]:
+    """The edges of the bins in which the lowest and the highest of the kept values lie; 0 is always kept."""
+    low, high = bounds
+    edges = np.linspace(low, high, _BINS + 1)
+    below = np.cumsum(histogram) / histogram.sum()
+    top = max(0.0, float(edges[1 + np.searchsorted(below, share)])) or high
+    if swished:
+        return (below_dead(top) if low < DEAD_BELOW else low), top
+    return min(0.0, float(edges[np.searchsorted(below, 1.0 - share, side="right")])), top
 
 
 def _least_error(histogram: NDArray[np.int64], bounds: tuple[float, float], swished: bool) -> tuple[float, float]:

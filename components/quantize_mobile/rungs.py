@@ -63,7 +63,12 @@ class Source:
     @cached_property
     def ranges(self) -> Ranges:
         """The activations' ranges, by the section `ranges` of the settings."""
-        return measure_ranges(self.network, self.calibration.images[: self.settings.ranges.images], self.settings.ranges.clip)
+        return self.ranges_of(self.network)
+
+    def ranges_of(self, network: Network) -> Ranges:
+        """The same for another network."""
+        chosen = self.settings.ranges
+        return measure_ranges(network, self.calibration.images[: chosen.images], chosen.clip, chosen.percentile / 100)
 
     @cached_property
     def corrected(self) -> Arithmetic:
@@ -116,7 +121,7 @@ def _ptq(source: Source) -> list[Candidate]:
 def _equalised(source: Source) -> Arithmetic:
     images = source.calibration.images
     even = equalise(source.network, channel_maxima(source.network, images[:100]))
-    ranges = measure_ranges(even, images[: source.settings.ranges.images], source.settings.ranges.clip)
+    ranges = source.ranges_of(even)
     return Arithmetic(even, correct_biases(even, ranges, source.correcting), ranges)
 
 

@@ -15,9 +15,10 @@ class RangeSettings(Section):
     """The ranges of activations that the second and the third rung choose themselves."""
 
     images: int = Field(default=200, ge=1, description="Training images, balanced over the classes, that the ranges are measured on.")
-    clip: Literal["none", "mse"] = Field(
-        default="mse", description="Keep all values that were seen, or clip where the squared error is least."
+    clip: Literal["none", "mse", "percentile"] = Field(
+        default="mse", description="Keep all values that were seen, clip where the squared error is least, or at `percentile`."
     )
+    percentile: float = Field(default=99.99, gt=50, le=100, description="Share of the values below the upper clipping point, in percent.")
 
 
 class QatSettings(Section):

@@ -132,6 +132,29 @@ def test_ranges_cover_all_values_where_nothing_is_clipped() -> None:
     assert not any(node.kind == "softmax" and node.name in ranges for node in network.nodes)
 
 
+@pytest.mark.parametrize("share", [0.9, 0.99])
+def test_percentiles_leave_their_share_outside(share: float) -> None:
+    from components.quantize_mobile.ranges import measure_ranges
+
+    network, images = small_network(), pictures(8, 32).astype(np.uint8)
+    ranges = measure_ranges(network, images, "percentile", share)
+    seen: dict[str, Any] = {}
+
+    def tap(node: Node, value: Any) -> Any:
+        seen[node.name] = np.asarray(value).ravel()
+        return value
+
+    forward(network, images.astype(np.float32), Spelling(tap))
+    convolution = next(node.name for node in network.nodes if node.kind == "conv" and network.feeds_hard_swish(node.name))
+    outside = float((seen[convolution] > ranges[convolution][1]).mean())
+    # To the width of one of 2,048 bins.
+    assert outside <= 1 - share
+    assert outside >= 1 - share - 0.01
+    assert ranges[convolution][1] < measure_ranges(network, images, "none")[convolution][1]
+    assert ranges["pixels"] == (0.0, 255.0)
+    assert all(low <= 0.0 < high for low, high in ranges.values())
+
+
 def test_rescaled_pixels_are_not_rounded_all_one_way() -> None:
     from components.quantize_mobile.ranges import nudged, without_ties
 
