@@ -15,6 +15,8 @@ from components.core.errors import ConflictError, RolloutError, UsageError
 from serving.rollout.endpoint.service import Service
 from tests.vertex.endpoint_site import Bucket, EndpointSite, wrong
 
+pytestmark = pytest.mark.slow
+
 EVERY = os.environ.get("DUAL_CRASH_MATRIX") == "all"
 """Of this process: fixtures clear the environment."""
 
