@@ -82,6 +82,9 @@ def assemble(steps: list[StepCost], offers: list[Offer], prices: Prices, place: 
 def _offer(record: Record, prices: Prices, place: Place, own: float | None) -> Offer:
     if own is not None:
         return Offer(machine="own price", per_hour=Range.exactly(own))
+    if workers := record.data.get("workers_elsewhere"):
+        # What the step itself ran on is the smallest part of it.
+        return Offer(machine="", per_hour=None, why=f"{workers} workers trained on machines of their own, which no record tells of")
     if record.machine is None:
         return Offer(machine="", per_hour=None, why="its record does not say on what machine it ran")
     return prices.offer(hardware_of(record.machine), place)

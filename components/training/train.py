@@ -155,6 +155,8 @@ def _have_trained(job: Job, output: Path) -> None:
     finish(job, output)
     # The pieces of the record came from the first worker, who knows nothing of what became of the others.
     job.record.record.cached = False
+    if job.settings.workers.target != "processes":
+        job.record.data("workers_elsewhere", job.settings.workers.count)
     for sentence in course:
         job.record.note(sentence)
 

@@ -135,6 +135,11 @@ def test_a_step_without_a_price_makes_the_total_a_lower_bound(prices: Prices) ->
     assert cost.total.likely == pytest.approx(0.005)
 
 
+def test_workers_on_machines_of_their_own_are_no_part_of_what_is_known(prices: Prices) -> None:
+    cost = cost_of_run({"train_cloud": record("train_cloud", 600, data={"workers_elsewhere": 4})}, ORDER, prices, HERE)
+    assert (cost.unknown, "4 workers trained on machines of their own" in cost.steps[0].why) == (["train_cloud"], True)
+
+
 def test_vertex_adds_its_fee_and_ones_own_price_knows_none(prices: Prices) -> None:
     records = {"compare_pair": record("compare_pair", 100)}
     there = Place(service="vertex")
