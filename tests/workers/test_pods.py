@@ -20,6 +20,7 @@ from components.training.distributed.pods import Pods
 from components.training.settings import MobileTrainSettings
 from components.training.train import Job
 from components.training.training import WeightsUsed
+from serving.rollout.cluster.api import Api
 from tests.cluster.conftest import Cluster, control_plane, make_namespace
 from tests.conftest import ROOT
 
@@ -187,6 +188,22 @@ def test_the_workers_of_a_killed_attempt_end_before_others_begin(
         after = wait_for(lambda: found if len(found := objects("pods")) == 2 else None)
         assert not {pod["metadata"]["uid"] for pod in before} & {pod["metadata"]["uid"] for pod in after}
     assert first.restarts == []
+
+
+def test_a_lost_answer_makes_nothing_twice(
+    job: Callable[..., Job], objects: Callable[[str], list[Json]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Api.create
+
+    def repeated(self: Api, kind: str, body: Json) -> Json:
+        create(self, kind, body)
+        return create(self, kind, body)
+
+    monkeypatch.setattr(Api, "create", repeated)
+    with Pods(job(), ORDER) as crew:
+        crew.look()
+        (made,), (service,) = objects("jobs"), objects("services")
+        assert service["metadata"]["ownerReferences"][0]["uid"] == made["metadata"]["uid"]
 
 
 def test_a_job_of_somebody_else_is_left_alone(job: Callable[..., Job], objects: Callable[[str], list[Json]]) -> None:

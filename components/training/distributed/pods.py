@@ -38,8 +38,8 @@ class Pods:
         self._await_end()
         step = _own_pod(self._api)
         place = Place(self._name, self._job.record.store.uri, self._order, step, owner_reference(self._api, os.environ))
-        made = self._api.create("Job", job_body(place, self._workers))
-        self._api.create("Service", service_body(self._name, self._workers.kubernetes.port, _reference(made)))
+        made = self._create("Job", job_body(place, self._workers))
+        self._create("Service", service_body(self._name, self._workers.kubernetes.port, _reference(made)))
         self._job.record.say(f"Job {self._api.namespace}/{self._name} is made: kubectl -n {self._api.namespace} logs -f job/{self._name}")
         return self
 
@@ -93,6 +93,13 @@ class Pods:
         found = troubles_of_one(self._logs, pod)
         phase = (pod.get("status") or {}).get("phase", "Pending")
         return explain(found) if found else f"Pod {pod['metadata']['name']} is {phase}"
+
+    def _create(self, kind: str, body: Json) -> Json:
+        try:
+            return self._api.create(kind, body)
+        except ChangedError:
+            # The name is this training's alone: an answer was lost, and the call repeated.
+            return self._api.get(kind, self._name)
 
     def _remove(self) -> None:
         # The Service is the Job's; by its own name too, if the step died between the two.
