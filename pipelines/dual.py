@@ -5,6 +5,9 @@ ingest ─► validate_data ─┬─► train_cloud ──► evaluate_cloud �
        ┌────────────────────────────────────────────────────────────────────────┘
        ├─► compare_pair ───┬─► assemble_release ─► roll_out_cloud ─► publish_mobile
        └─► validate_infra ─┘
+
+At a site that shares work out, plan_shards and as many ingest_shard as the data is worth come before ingest, and shards come before
+each evaluation.
 """
 
 import json
@@ -16,8 +19,9 @@ from kfp import dsl
 from components.assemble_release.component import assemble_release
 from components.compare_pair.component import compare_pair
 from components.evaluate_cloud.component import evaluate_cloud
+from components.evaluate_cloud_shard.component import evaluate_cloud_shard
 from components.evaluate_mobile.component import evaluate_mobile
-from components.ingest.component import ingest
+from components.evaluate_mobile_shard.component import evaluate_mobile_shard
 from components.publish_mobile.component import publish_mobile
 from components.quantize_mobile.component import quantize_mobile
 from components.report.component import report
@@ -27,6 +31,7 @@ from components.train_mobile.component import train_mobile
 from components.validate_data.component import validate_data
 from components.validate_infra.component import validate_infra
 from pipelines.run_form import SETTINGS_FIELDS, with_form
+from pipelines.sharded import Steps
 from pipelines.step_needs import NEEDS
 from pipelines.targets import Target
 
@@ -61,7 +66,7 @@ def _flow(target: Target, form: dict[str, Any]) -> None:
         return task
 
     with dsl.ExitHandler(add(report), name="flow"):
-        release = _train_and_judge(add, _ingest_inputs(target, form))
+        release = _train_and_judge(Steps(add, target.sharding()), _ingest_inputs(target, form))
         with dsl.If(release.output != NOT_BLESSED, name="ship"):
             rolled = add(roll_out_cloud, release=release.output)
             add(publish_mobile, release=release.output).after(rolled)
@@ -75,14 +80,15 @@ def _ingest_inputs(target: Target, form: dict[str, Any]) -> dict[str, Any]:
     return {"data": form["data"], **fields, **accelerator, **({"site": json.dumps(site, sort_keys=True)} if site else {})}
 
 
-def _train_and_judge(add: Callable[..., Any], ingest_inputs: dict[str, Any]) -> Any:
-    examples = add(ingest, **ingest_inputs).outputs["examples"]
+def _train_and_judge(steps: Steps, ingest_inputs: dict[str, Any]) -> Any:
+    add = steps.add
+    examples = steps.ingest(ingest_inputs).outputs["examples"]
     checked = add(validate_data, examples=examples)
     cloud_model = add(train_cloud, examples=examples).after(checked).outputs["model"]
-    cloud = add(evaluate_cloud, examples=examples, model=cloud_model).outputs["evaluation"]
+    cloud = steps.evaluate(evaluate_cloud, evaluate_cloud_shard, examples=examples, model=cloud_model).outputs["evaluation"]
     float_model = add(train_mobile, examples=examples).after(checked).outputs["model"]
     mobile_model = add(quantize_mobile, examples=examples, model=float_model).outputs["quantized"]
-    mobile = add(evaluate_mobile, examples=examples, model=mobile_model).outputs["evaluation"]
+    mobile = steps.evaluate(evaluate_mobile, evaluate_mobile_shard, examples=examples, model=mobile_model).outputs["evaluation"]
     judged = {"examples": examples, "cloud": cloud, "mobile": mobile}
     pair = add(compare_pair, **judged).outputs["pair"]
     servable = add(validate_infra, cloud_model=cloud_model, mobile_model=mobile_model, **judged).outputs["servable"]

@@ -15,14 +15,19 @@ _TRAIN = Needs(
     spot=True,
     cache=True,
 )
+# Downloads and unpacks; the fetched archive is worth keeping.
+_INGEST = Needs(cpu="500m", cpu_limit="4", memory="1G", memory_limit="8G", timeout=14400, spot=True, cache=True)
 NEEDS = {
-    # Downloads and unpacks; the fetched archive is worth keeping.
-    "ingest": Needs(cpu="500m", cpu_limit="4", memory="1G", memory_limit="8G", timeout=14400, spot=True, cache=True),
+    "plan_shards": _INGEST,
+    "ingest_shard": _INGEST,
+    "ingest": _INGEST,
     "validate_data": _DATA,
     "train_cloud": _TRAIN,
     "train_mobile": _TRAIN,
     "quantize_mobile": _TRAIN,
+    "evaluate_cloud_shard": _DATA,
     "evaluate_cloud": _DATA,
+    "evaluate_mobile_shard": _DATA,
     "evaluate_mobile": _DATA,
     "compare_pair": _LIGHT,
     # Its figures are judged against budgets: not beside strangers, not on a machine that may vanish.

@@ -34,7 +34,7 @@ class Refused(Exception):
 
 @dataclass
 class Run:
-    """What became of a run, by task."""
+    """What became of a run, by task; of a task in a loop by its name and the number of the iteration, `shard[0]`."""
 
     id: str = field(default_factory=lambda: str(uuid4()))
     states: dict[str, str] = field(default_factory=dict)
@@ -77,15 +77,18 @@ class Backend:
             _check_type(name, values[name], spec["parameterType"])
         return values
 
-    def _dag(self, run: Run, dag: Any, inputs: dict[str, Any], artifacts: dict[str, Any], placeholders: dict[str, str]) -> bool:
+    def _dag(
+        self, run: Run, dag: Any, inputs: dict[str, Any], artifacts: dict[str, Any], placeholders: dict[str, str], iteration: str = ""
+    ) -> bool:
         """Run the tasks of one group; True if all that were to run succeeded."""
         done: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {}
         waiting = dict(dag["tasks"])
         while waiting:
             name = next(n for n, task in waiting.items() if _upstream(task) <= set(done))
             task = waiting.pop(name)
-            run.states[name], outputs, made = self._task(run, name, task, inputs, artifacts, done, placeholders)
-            done[name] = (run.states[name], outputs, made)
+            label = f"{name}{iteration}"
+            run.states[label], outputs, made = self._task(run, label, task, inputs, artifacts, done, placeholders)
+            done[name] = (run.states[label], outputs, made)
         return all(state in {"SUCCEEDED", "SKIPPED"} for state, _, _ in done.values())
 
     def _task(
@@ -100,10 +103,12 @@ class Backend:
         for key, spec in component.get("inputDefinitions", {}).get("parameters", {}).items():
             if key in mine:
                 _check_type(key, mine[key], spec["parameterType"])
-            elif not spec.get("isOptional"):
+            elif not spec.get("isOptional") and key != task.get("parameterIterator", {}).get("itemInput"):
                 raise Refused(f"{name}: neither value nor default value provided for non-optional parameter {key!r}")
         if not _condition(task, mine):
             return "SKIPPED", {}, {}
+        if "parameterIterator" in task:
+            return self._loop(run, task, component["dag"], mine, passed, words), {}, {}
         if "dag" in component:
             return ("SUCCEEDED" if self._dag(run, component["dag"], mine, passed, words) else "FAILED"), {}, {}
         run.inputs[name] = mine
@@ -111,6 +116,16 @@ class Backend:
         if self.answers is not None:
             return "SUCCEEDED", dict(self.answers.get(name, {})), dict.fromkeys(component.get("outputDefinitions", {}).get("artifacts", {}))
         return self._start(run, name, component, mine, passed)
+
+    def _loop(self, run: Run, task: Any, dag: Any, mine: dict[str, Any], passed: dict[str, Any], words: dict[str, str]) -> str:
+        """The driver starts a group for every item of a list; one that fails does not end the others, and fails the loop."""
+        over = task["parameterIterator"]
+        items = mine[over["items"]["inputParameter"]]
+        limit = task.get("iteratorPolicy", {}).get("parallelismLimit", 0)
+        if limit < 0:
+            raise Refused(f"parallelism limit {limit}")
+        ended = [self._dag(run, dag, {**mine, over["itemInput"]: item}, passed, words, f"[{number}]") for number, item in enumerate(items)]
+        return "SUCCEEDED" if all(ended) else "FAILED"
 
     def _pod(self, label: str, mine: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
         """The patch of the pod's specification that the driver computes."""

@@ -7,6 +7,7 @@ from pydantic import Field
 from components.assemble_release.settings import AssembleReleaseSettings
 from components.compare_pair.settings import ComparePairSettings
 from components.core.settings import Section
+from components.core.shards import ShardSettings
 from components.evaluation.settings import EvaluateSettings
 from components.ingest.settings import IngestSettings
 from components.publish_mobile.settings import PublishMobileSettings
@@ -30,6 +31,7 @@ class Settings(Section):
     name: str = Field("classifier", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$", description="Name of the served model.")
     profile: str = Field("quick", description="The profile that these settings started from.")
     seed: int = Field(1, ge=0, description="Seed of every random choice: same seed, same data, same metrics on a CPU.")
+    sharding: ShardSettings = _defaults(ShardSettings)
     ingest: IngestSettings = _defaults(IngestSettings)
     validate_data: ValidateDataSettings = _defaults(ValidateDataSettings)
     train_cloud: CloudTrainSettings = _defaults(CloudTrainSettings)

@@ -11,7 +11,7 @@ from typing import Any
 
 from components.core.digest import sha256_json, sha256_source
 from components.core.record import StepRecord
-from components.core.stores import join
+from components.core.stores import Store, join
 
 _DONE = "complete.json"
 
@@ -25,7 +25,7 @@ def cached_result(
     packages whose code it depends on. The record's pieces are kept with the result and restored with it. The completion mark
     is written last, so that a build killed half-way is never taken for a result.
     """
-    key, prefix = _place(record, inputs, source)
+    key, prefix = _place(record.step, inputs, source)
     if record.store.exists(join(prefix, _DONE)):
         record.store.get_tree(join(prefix, "output"), output)
         record.store.get_tree(join(prefix, "record"), pieces := output.parent / f".{output.name}.record")
@@ -39,14 +39,14 @@ def cached_result(
     return False
 
 
-def has_result(record: StepRecord, inputs: Mapping[str, Any], source: Iterable[str]) -> bool:
-    """Whether `cached_result` would build nothing."""
-    return record.store.exists(join(_place(record, inputs, source)[1], _DONE))
+def has_result(store: Store, step: str, inputs: Mapping[str, Any], source: Iterable[str]) -> bool:
+    """Whether `cached_result` would build nothing in that step."""
+    return store.exists(join(_place(step, inputs, source)[1], _DONE))
 
 
-def _place(record: StepRecord, inputs: Mapping[str, Any], source: Iterable[str]) -> tuple[str, str]:
+def _place(step: str, inputs: Mapping[str, Any], source: Iterable[str]) -> tuple[str, str]:
     key = sha256_json({"inputs": inputs, "source": sha256_source(source)})[:24]
-    return key, join("cache", record.step, key)
+    return key, join("cache", step, key)
 
 
 def _keep(record: StepRecord, prefix: str, output: Path) -> None:

@@ -1,5 +1,7 @@
 """evaluate_cloud: the exported cloud model is measured on a split and judged."""
 
+from typing import List, Optional  # noqa: UP035
+
 from kfp import dsl
 
 from components.core.step import step
@@ -15,6 +17,7 @@ def evaluate_cloud(
     metrics: dsl.Output[dsl.Metrics],
     classification: dsl.Output[dsl.ClassificationMetrics],
     view: dsl.Output[dsl.HTML],
+    shards: Optional[List[str]] = None,  # noqa: UP006, UP045 - KFP reads no other spelling
 ) -> None:
     """Measure the SavedModel by its serving signature and judge it against thresholds and baseline."""
     from pathlib import Path
@@ -25,7 +28,12 @@ def evaluate_cloud(
 
     with open_step("evaluate_cloud", store=store, run_id=run_id, view=view.path) as record:
         evaluate_cloud_model(
-            record, examples=Path(examples.path), model=Path(model.path), settings=record.settings, output=Path(evaluation.path)
+            record,
+            examples=Path(examples.path),
+            model=Path(model.path),
+            settings=record.settings,
+            output=Path(evaluation.path),
+            shards=len(shards or [""]),
         )
         record.log_metrics(metrics)
         log_classification(classification, Path(evaluation.path))

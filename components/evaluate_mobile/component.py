@@ -1,5 +1,7 @@
 """evaluate_mobile: the exported mobile model is measured on a split and judged."""
 
+from typing import List, Optional  # noqa: UP035
+
 from kfp import dsl
 
 from components.core.step import step
@@ -15,6 +17,7 @@ def evaluate_mobile(
     metrics: dsl.Output[dsl.Metrics],
     classification: dsl.Output[dsl.ClassificationMetrics],
     view: dsl.Output[dsl.HTML],
+    shards: Optional[List[str]] = None,  # noqa: UP006, UP045 - KFP reads no other spelling
 ) -> None:
     """Measure the .tflite by the LiteRT interpreter and judge it against thresholds and baseline."""
     from pathlib import Path
@@ -25,7 +28,12 @@ def evaluate_mobile(
 
     with open_step("evaluate_mobile", store=store, run_id=run_id, view=view.path) as record:
         evaluate_mobile_model(
-            record, examples=Path(examples.path), model=Path(model.path), settings=record.settings, output=Path(evaluation.path)
+            record,
+            examples=Path(examples.path),
+            model=Path(model.path),
+            settings=record.settings,
+            output=Path(evaluation.path),
+            shards=len(shards or [""]),
         )
         record.log_metrics(metrics)
         log_classification(classification, Path(evaluation.path))

@@ -34,7 +34,8 @@ class Question:
     examples_digest: str
     slices: list[str]
     metrics: list[str]
-    ask: Callable[[ImageModel], Predictions]
+    ask: Callable[[ImageModel, str], Predictions]
+    """A loaded model, and which release it is of → its answers."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def paired_changes(
 
 
 def _answer(store: Store, release: Release, question: Question, open_released: OpenReleased) -> Answered:
-    if refusal := _incomparable(release, question.labels):
+    if refusal := incomparable(release, question.labels):
         return Answered(BaselineComparison(release=release.id, how="failed", text=refusal))
     recorded = getattr(release.evaluations, question.model)
     if _same_question(recorded, question):
@@ -90,12 +91,13 @@ def _answer(store: Store, release: Release, question: Question, open_released: O
         return Answered(BaselineComparison(release=release.id, how="recorded", text=text, metrics=recorded.metrics, slices=recorded.slices))
     with TemporaryDirectory(prefix="dual-baseline-") as folder:
         model = open_released(store, release, Path(folder))
-        predictions = _in_order(question.ask(model), model.labels, question.labels)
+        predictions = _in_order(question.ask(model, release.id), model.labels, question.labels)
     text = f"compared with release {release.id}, evaluated again on today's examples"
     return Answered(BaselineComparison(release=release.id, how="evaluated", text=text), predictions)
 
 
-def _incomparable(release: Release, labels: list[str]) -> str:
+def incomparable(release: Release, labels: list[str]) -> str:
+    """Why the release can't be asked about examples of these labels; empty if it can."""
     added, removed = sorted(set(labels) - set(release.labels)), sorted(set(release.labels) - set(labels))
     if not added and not removed:
         return ""

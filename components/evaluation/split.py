@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from components.core.errors import DataError
 from components.core.examples import Split, read_examples
+from components.core.shards import WHOLE, Shard
 from components.evaluation.evaluation import Predictions
 from components.evaluation.image_model import ImageModel
 from components.evaluation.slices import Look, look_at
@@ -35,11 +36,13 @@ class Observed:
     looks: list[Look]
 
 
-def read_batches(root: Path, split: Split, size: int) -> Iterator[Batch]:
-    """Every example of a split in shard order, `size` at a time; `DataError` if the split is empty."""
-    if read_examples(root).splits[split].count == 0:
+def read_batches(root: Path, split: Split, size: int, shard: Shard = WHOLE) -> Iterator[Batch]:
+    """The batches of a split in shard order, `size` examples each, of which a shard has its share; `DataError` if the split is empty."""
+    count = read_examples(root).splits[split].count
+    if count == 0:
         raise DataError(f"the split '{split}' has no examples", where=str(root), fix="Ingest more images, or set `split` to another one")
-    for batch in read_split(root, split).batch(size).as_numpy_iterator():
+    first, end = shard.of(-(-count // size))
+    for batch in read_split(root, split).skip(first * size).take((end - first) * size).batch(size).as_numpy_iterator():
         yield Batch(
             keys=[key.decode() for key in batch["key"]],
             labels=[int(label) for label in batch["label"]],
@@ -48,19 +51,14 @@ def read_batches(root: Path, split: Split, size: int) -> Iterator[Batch]:
         )
 
 
-def observe(model: ImageModel, root: Path, split: Split, size: int) -> Observed:
-    """Ask the model about every example, and look at each image."""
+def observe(model: ImageModel, root: Path, split: Split, size: int, shard: Shard = WHOLE) -> Observed:
+    """Ask the model about every example of the shard, and look at each image."""
     batches, slices, looks = [], [], []
-    for batch in read_batches(root, split, size):
+    for batch in read_batches(root, split, size, shard):
         batches.append((batch.keys, batch.labels, model.predict(batch.images)))
         slices += batch.slices
         looks += [look_at(image) for image in batch.images]
-    return Observed(_join(batches), slices, looks)
-
-
-def predict_split(model: ImageModel, root: Path, split: Split, size: int) -> Predictions:
-    """Ask the model about every example."""
-    return _join([(batch.keys, batch.labels, model.predict(batch.images)) for batch in read_batches(root, split, size)])
+    return Observed(join(batches, len(model.labels)), slices, looks)
 
 
 def read_images(root: Path, split: Split, keys: Sequence[str]) -> dict[str, bytes]:
@@ -74,9 +72,10 @@ def read_images(root: Path, split: Split, keys: Sequence[str]) -> dict[str, byte
     return found
 
 
-def _join(batches: Sequence[tuple[list[str], list[int], NDArray[np.float32]]]) -> Predictions:
+def join(batches: Sequence[tuple[list[str], list[int], NDArray[np.float32]]], classes: int) -> Predictions:
+    """The answers of one batch after another: keys, labels and probabilities [n, `classes`] of each; there may be none."""
     return Predictions(
         keys=np.array([key for keys, _, _ in batches for key in keys], dtype=np.str_),
         labels=np.array([label for _, labels, _ in batches for label in labels], dtype=np.int64),
-        probabilities=np.concatenate([probabilities for _, _, probabilities in batches]),
+        probabilities=np.concatenate([np.empty((0, classes), np.float32), *(probabilities for _, _, probabilities in batches)]),
     )

@@ -1,5 +1,7 @@
 """ingest: images from anywhere become sharded, split, deduplicated examples."""
 
+from typing import List, Optional  # noqa: UP035
+
 from kfp import dsl
 
 from components.core.step import step
@@ -21,6 +23,7 @@ def ingest(
     site: str = "",
     accelerator_type: str = "",
     accelerator_count: str = "",
+    shards: Optional[List[str]] = None,  # noqa: UP006, UP045 - KFP reads no other spelling
 ) -> None:
     """Resolve the run's settings; read labelled images from a folder, CSV, archive or TFRecords; write examples with stable splits."""
     from pathlib import Path
@@ -42,4 +45,4 @@ def ingest(
     )
     with open_step("ingest", store=store, run_id=run_id, view=view.path) as record:
         begin_run(record.store, run_id, form)
-        ingest_data(record, data=data, settings=record.settings, output=Path(examples.path))
+        ingest_data(record, data=data, settings=record.settings, output=Path(examples.path), shards=len(shards or [""]))

@@ -10,6 +10,7 @@ from components.core.examples import MANIFEST, Examples, Split, SplitExamples
 from components.core.record import StepRecord
 from components.core.settings import section
 from components.ingest.items import Source
+from components.ingest.pieces import SOURCE, Asked, drop_pieces, gather
 from components.ingest.plan import Plan, make_plan
 from components.ingest.scan import Say, scan_source
 from components.ingest.settings import IngestSettings
@@ -18,30 +19,26 @@ from components.ingest.source import open_source
 from components.ingest.spool import Spool
 from components.ingest.summary import Ingested, record_ingested, summarize
 
-SOURCE = ("components.ingest", "components.core.examples")
 
-
-def ingest_data(record: StepRecord, *, data: str, settings: str, output: Path) -> None:
+def ingest_data(record: StepRecord, *, data: str, settings: str, output: Path, shards: int = 1) -> None:
     """Write the examples artifact of `data` to the folder `output`, and keep counts, problems and pictures in the record.
 
-    Same content and settings: same bytes. Killed at any point and run again: the same result as if nothing had happened. Unchanged
-    inputs are served from the store's cache. Raises `DataError` with names for what can't be used.
+    Same content and settings: same bytes, from however many shards. Killed at any point and run again: the same result as if nothing
+    had happened. Unchanged inputs are served from the store's cache. Raises `DataError` with names for what can't be used.
     """
     chosen = section(settings, "ingest", IngestSettings)
     with open_source(data, chosen, record.say) as source:
-
-        def build(folder: Path) -> None:
-            _build(record, data, chosen, source, folder)
-
+        asked = Asked(data, chosen, source.fingerprint)
         # What a killed attempt left must not stay beside the new shards.
         shutil.rmtree(output, ignore_errors=True)
-        if source.fingerprint is None:
+        if asked.fingerprint is None:
             record.note(f"not cached: {data} can't tell whether it changed")
             output.mkdir(parents=True, exist_ok=True)
-            build(output)
+            _build(record, asked, source, output, 1)
             return
-        inputs = {"data": data, "files": source.fingerprint, "settings": chosen.model_dump(mode="json", exclude={"workers", "cache"})}
-        cached_result(record, output, inputs, SOURCE, build)
+        cached_result(record, output, asked.inputs(), SOURCE, lambda folder: _build(record, asked, source, folder, shards))
+        if shards > 1:
+            drop_pieces(record.store, asked, shards)
 
 
 def check_data(data: str, settings: str, say: Say) -> Ingested:
@@ -52,10 +49,11 @@ def check_data(data: str, settings: str, say: Say) -> Ingested:
         return summarize(source, scan, make_plan(source, scan, chosen))
 
 
-def _build(record: StepRecord, data: str, settings: IngestSettings, source: Source, output: Path) -> None:
+def _build(record: StepRecord, asked: Asked, source: Source, output: Path, shards: int) -> None:
+    settings = asked.settings
     with tempfile.TemporaryFile() as file:
         spool = Spool(cast("BinaryIO", file))
-        scan = scan_source(source, settings, spool, record.say)
+        scan = gather(record.store, asked, shards, spool, record.say) if shards > 1 else scan_source(source, settings, spool, record.say)
         plan = make_plan(source, scan, settings)
         ingested = summarize(source, scan, plan)
         with write_shards(plan, spool, output, settings) as splits:
@@ -63,7 +61,7 @@ def _build(record: StepRecord, data: str, settings: IngestSettings, source: Sour
             if source.drawn:
                 record.warn("the images are drawn by the embedded generator: no figure of this run is about photographs")
             digest = content_digest(plan)
-    _describe(output, data, source, plan, splits, digest, ingested)
+    _describe(output, asked.data, source, plan, splits, digest, ingested)
 
 
 def _describe(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
 
+from components.core.shards import WHOLE, Shard
 from components.ingest.entries import Entries, Entry
 from components.ingest.hashing import looks
 from components.ingest.items import Item, Problem, Source, TooLargeError, UnreadableError
@@ -63,10 +64,17 @@ class _Pace:
             self.items = max(1, min(_MOST, _BATCH_BYTES * self._read // max(1, self._bytes)))
 
 
-def scan_source(source: Source, settings: IngestSettings, spool: Spool, say: Say) -> Scan:
-    """Read every item once. Bad items become problems with their policy's action; nothing raises because of an image."""
+def scan_source(source: Source, settings: IngestSettings, spool: Spool, say: Say, shard: Shard = WHOLE) -> Scan:
+    """Read every item of the shard once. Bad items become problems with their policy's action; nothing raises because of an image.
+
+    The scans of all shards, one after another, are the scan of the whole. A source of unknown length has one shard only.
+    """
     result = Scan()
-    for batch in _parallel(source, settings, spool):
+    first, end = shard.of(source.total)
+    total = end - first
+    # The last one takes also what came after counting, and notices what a source notices at its end.
+    last = shard.number == shard.count
+    for batch in _parallel(islice(_keyed(source), first, None if last else end), source, settings, spool):
         before, result.read = result.read, result.read + len(batch.labels)
         result.labels.update(batch.labels)
         result.problems += batch.problems
@@ -74,16 +82,16 @@ def scan_source(source: Source, settings: IngestSettings, spool: Spool, say: Say
         for entry in batch.entries:
             result.entries.add(entry)
         for read in range(before // _EVERY + 1, result.read // _EVERY + 1):
-            say(f"read {read * _EVERY:,}{f' of {source.total:,}' if source.total else ''} images")
+            say(f"read {read * _EVERY:,}{f' of {total:,}' if total else ''} images")
     # Some sources notice problems only while they are read.
-    result.problems += [_decided(problem, settings) for problem in source.problems]
+    result.problems += [_decided(problem, settings) for problem in (source.problems if last else ())]
     return result
 
 
-def _parallel(source: Source, settings: IngestSettings, spool: Spool) -> Iterator[_Batch]:
+def _parallel(items: Iterator[Item], source: Source, settings: IngestSettings, spool: Spool) -> Iterator[_Batch]:
     """Batches in the order of the items; a bounded number is under way, so that memory doesn't grow with the data."""
     workers = settings.workers or (_CONNECTIONS if source.remote else os.cpu_count() or 1)
-    items, waiting, pace = _keyed(source), deque[Future[_Batch]](), _Pace(source.remote)
+    waiting, pace = deque[Future[_Batch]](), _Pace(source.remote)
     with warnings.catch_warnings(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         # Pillow warns about what becomes a named problem here.
         warnings.filterwarnings("ignore", module="PIL")

@@ -4,10 +4,12 @@ import os
 import threading
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import BinaryIO
 
 # POSIX lets a system refuse longer lists: https://man7.org/linux/man-pages/man2/readv.2.html
 _IOV_MAX = 1024
+_PIECE = 1 << 22
 
 
 class Spool:
@@ -26,6 +28,14 @@ class Spool:
             for first in range(0, len(images), _IOV_MAX):
                 _write(self._file.fileno(), images[first : first + _IOV_MAX], start + sum(map(len, images[:first])))
         return list(accumulate(map(len, images[:-1]), initial=start)) if images else []
+
+    def add_file(self, path: Path) -> int:
+        """Append what a file holds; returns the offset of its first byte."""
+        start = self._end
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                self.add([piece])
+        return start
 
     def read(self, offset: int, length: int) -> bytes:
         """The bytes of one image."""

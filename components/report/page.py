@@ -11,7 +11,7 @@ from components.cost.run import cost_of_run
 from components.cost.savings import Server, savings
 from components.cost.show import amount, in_total, remarks, savings_in_words
 from components.report.settings import ReportSettings
-from components.report.story import ORDER, Story, blessed, tell, verdicts
+from components.report.story import Story, blessed, in_order, tell, verdicts
 
 _TITLES = {
     "ingest": "Images taken in",
@@ -57,7 +57,7 @@ def render(store: Store, run_id: str, settings: ReportSettings | None = None, *,
         headline=_headline(story, records),
         verdicts=verdicts(records),
         pair=pair_table(records),
-        steps=[_section(store, run_id, records[step]) for step in ORDER if step in records],
+        steps=[_section(store, run_id, records[step]) for step in in_order(records)],
         bars=bars,
         total_seconds=sum(bar.seconds for bar in bars),
         **costs(records, settings or ReportSettings.model_validate({})),
@@ -71,7 +71,7 @@ def costs(records: Mapping[str, Record], settings: ReportSettings) -> dict[str, 
     place = Place(service=settings.service, region=settings.region, spot=settings.spot)
     if own is not None:
         prices = prices.model_copy(update={"currency": settings.currency})
-    cost = cost_of_run(records, ORDER, prices, place, own)
+    cost = cost_of_run(records, in_order(records), prices, place, own)
     saved = savings(records, prices, place, Server(per_hour=own))
     sentences = [savings_in_words(saved, cost.currency)] if saved else []
     return {
@@ -86,7 +86,7 @@ def time_line(records: Mapping[str, Record]) -> list[Bar]:
     """When each step ran."""
     from datetime import datetime
 
-    steps = [records[step] for step in ORDER if step in records]
+    steps = [records[step] for step in in_order(records)]
     starts = [datetime.fromisoformat(record.started).timestamp() for record in steps]
     if not starts:
         return []

@@ -1,6 +1,7 @@
 """What a run came to, told from its records alone: the one place that decides between SHIPPED, NOT SHIPPED and FAILED."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +24,38 @@ ORDER = (
     "report",
 )
 """Steps in the order of the flow; the report shows them so."""
+
+SHARED_OUT = {
+    "plan_shards": "ingest",
+    "ingest_shard": "ingest",
+    "evaluate_cloud_shard": "evaluate_cloud",
+    "evaluate_mobile_shard": "evaluate_mobile",
+}
+"""Steps that a flow has only where work is shared out over several pods, and before which step each of them runs."""
+
+_SHARD = re.compile(r"(?P<step>[a-z_]+?)(-(?P<number>\d+)-of-\d+)?")
+
+
+def all_steps() -> tuple[str, ...]:
+    """Every step that a flow can have, in its order."""
+    return tuple(sorted((*ORDER, *SHARED_OUT), key=_place))
+
+
+def in_order(records: Iterable[str]) -> tuple[str, ...]:
+    """Those names of records that belong to the flow, in its order; a step's shards (`ingest_shard-2-of-7`) by their numbers."""
+    return tuple(sorted((name for name in records if _step(name) in {*ORDER, *SHARED_OUT}), key=_place))
+
+
+def _step(name: str) -> str:
+    match = _SHARD.fullmatch(name)
+    return match["step"] if match else ""
+
+
+def _place(name: str) -> tuple[int, int, int]:
+    step, match = _step(name), _SHARD.fullmatch(name)
+    before = [*SHARED_OUT].index(step) if step in SHARED_OUT else len(SHARED_OUT)
+    return ORDER.index(SHARED_OUT.get(step, step)), before, int(match["number"] or 0) if match else 0
+
 
 EXIT_CODES = {
     "UsageError": 2,
@@ -52,8 +85,8 @@ class Story:
 
 def tell(records: Mapping[str, Record]) -> Story:
     """The story of a run; a step that started and never ended counts as failed (its process was killed)."""
-    warnings = [f"{step}: {text}" for step in ORDER if step in records for text in records[step].warnings]
-    failed = next((records[s] for s in ORDER if s in records and s != "report" and records[s].status != "succeeded"), None)
+    warnings = [f"{step}: {text}" for step in in_order(records) for text in records[step].warnings]
+    failed = next((records[s] for s in in_order(records) if s != "report" and records[s].status != "succeeded"), None)
     if failed is not None:
         error = failed.error or "DualError: the step's process ended without a word (killed, or out of memory)"
         code = EXIT_CODES.get(error.partition(":")[0], 1)
@@ -72,13 +105,13 @@ def tell(records: Mapping[str, Record]) -> Story:
 
 def blessed(records: Mapping[str, Record], release: str) -> Story:
     """The story inside a release: the pair passed every check, and nothing is rolled out yet."""
-    warnings = [f"{step}: {text}" for step in ORDER if step in records for text in records[step].warnings]
+    warnings = [f"{step}: {text}" for step in in_order(records) for text in records[step].warnings]
     return Story("BLESSED", release, [], "", warnings)
 
 
 def verdicts(records: Mapping[str, Record]) -> list[tuple[str, bool, list[Reason]]]:
     """(step, blessed, checks) of every step that judged, in the order of the flow."""
-    found = [(step, records[step].verdict) for step in ORDER if step in records]
+    found = [(step, records[step].verdict) for step in in_order(records)]
     return [(step, verdict.blessed, verdict.reasons) for step, verdict in found if verdict is not None]
 
 

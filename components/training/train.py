@@ -81,7 +81,7 @@ class Job:
 
     def is_done(self) -> bool:
         """Whether its result is in the store."""
-        return has_result(self.record, self.inputs(), self.source())
+        return has_result(self.record.store, self.record.step, self.inputs(), self.source())
 
     def features(self, precision: str, engine: str) -> Workspace:
         """Where the features lie that every training of the same backbone on the same images shares."""

@@ -85,13 +85,13 @@ def show(
     from components.cost.prices import Place, load_prices
     from components.cost.run import cost_of_run
     from components.cost.savings import Server, savings
-    from components.report.story import ORDER
+    from components.report.story import in_order
 
     opened, prices = open_store(store), load_prices(table)
     records = read_records(opened, _chosen(opened, store, run_id))
     place = Place(service=service, region=region, spot=spot)
     server = Server(per_second=per_second, machine=server_machine, per_hour=price_per_hour if not server_machine else None)
-    cost = cost_of_run(records, ORDER, prices, place, price_per_hour)
+    cost = cost_of_run(records, in_order(records), prices, place, price_per_hour)
     _print(cost, savings(records, prices, place, server), as_json)
 
 

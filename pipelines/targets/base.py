@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 from pipelines.run_form import Parameter
 from pipelines.targets.needs import Needs
+from pipelines.targets.site import Sharding
 
 
 class Target(Protocol):
@@ -29,4 +30,8 @@ class Target(Protocol):
 
     def place(self, task: Any, step: str, needs: Needs, form: dict[str, Any]) -> None:
         """Apply `needs`, and what the site says of `step`, to a KFP task."""
+        ...
+
+    def sharding(self) -> Sharding:
+        """Whether and how work is shared out over several pods."""
         ...

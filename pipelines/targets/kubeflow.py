@@ -11,7 +11,7 @@ from components.core.errors import UsageError
 from pipelines.run_form import SETTINGS_FIELDS, Parameter, source_and_store
 from pipelines.targets.needs import Needs
 from pipelines.targets.quantities import quantity
-from pipelines.targets.site import KubeflowSite, Pool, StepNeeds, Toleration
+from pipelines.targets.site import KubeflowSite, Pool, Sharding, StepNeeds, Toleration
 
 _ACCELERATOR_FIELDS = ("accelerator_type", "accelerator_count", "node_selector", "tolerations")
 _BACKOFF = {"backoff_duration": "30s", "backoff_factor": 2.0, "backoff_max_duration": "600s"}
@@ -55,6 +55,10 @@ class Kubeflow:
         namespace = self.site.serving_namespace
         cluster = {"roll_out_cloud": {"target": "kubernetes", "kubernetes": {"namespace": namespace}}} if namespace else {}
         return merge(cluster, self.site.settings)
+
+    def sharding(self) -> Sharding:
+        """As the site says."""
+        return self.site.sharding
 
     def place(self, task: Any, step: str, needs: Needs, form: dict[str, Any]) -> None:
         """Set everything that a pod of this step is to have."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from pipelines.run_form import RUN_ID, SETTINGS_FIELDS, Parameter, source_and_store
 from pipelines.targets.needs import Needs
+from pipelines.targets.site import Sharding
 
 
 class Local:
@@ -26,6 +27,10 @@ class Local:
     def site_settings(self) -> dict[str, Any]:
         """None: the command line resolved every layer already."""
         return {}
+
+    def sharding(self) -> Sharding:
+        """Off: one machine is one shard."""
+        return Sharding()
 
     def place(self, task: Any, step: str, needs: Needs, form: dict[str, Any]) -> None:
         """Only switch KFP's cache off: results are cached in the store (docs/decisions/0001-step-cache.md)."""

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from components.configuration.layers import profile_layer, read_yaml, resolve
 from components.core.errors import UsageError
 from components.core.settings import Section
-from components.report.story import ORDER
+from components.report.story import all_steps
 
 # What KFP itself accepts; Kubernetes would take more (1.5G), and KFP would fail without a word of where.
 Cpu = Annotated[str, StringConstraints(pattern=r"^([0-9]*\.)?[0-9]+m?$")]
@@ -20,9 +20,10 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])
 
 
 def _known_step(step: str) -> str:
-    if step not in ORDER:
-        near = difflib.get_close_matches(step, ORDER, n=1)
-        raise ValueError(f"there is no step '{step}'" + (f", did you mean '{near[0]}'" if near else f"; known: {', '.join(ORDER)}"))
+    known = all_steps()
+    if step not in known:
+        near = difflib.get_close_matches(step, known, n=1)
+        raise ValueError(f"there is no step '{step}'" + (f", did you mean '{near[0]}'" if near else f"; known: {', '.join(known)}"))
     return step
 
 
@@ -92,6 +93,16 @@ class CacheVolume(Section):
     path: str = Field(default="/cache", pattern="^/.+", description="Where it is mounted.")
 
 
+class Sharding(Section):
+    """Ingest and the evaluations shared out over several pods (KFP's ParallelFor), for data that one machine would read for hours.
+
+    How many, the settings `sharding` say. It costs a task before ingest and one of each kind even where one shard is enough.
+    """
+
+    enabled: bool = Field(default=False, description="Whether the compiled flow has the steps that share work out.")
+    parallel: int = Field(default=8, ge=1, le=1000, description="How many shards of a step run at the same time.")
+
+
 class StepNeeds(Section):
     """What one step asks for instead of its defaults; null keeps those."""
 
@@ -155,6 +166,7 @@ class KubeflowSite(Section):
     keep_workflow: int | None = Field(
         default=None, ge=1, description="Seconds that the run's Workflow is kept after its end; null: as KFP is installed."
     )
+    sharding: Sharding = Field(default=Sharding(), description="Work shared out over several pods.")
     steps: dict[Step, StepNeeds] = Field(default={}, description="What single steps ask for, by the step's name.")
 
 
@@ -195,6 +207,7 @@ class VertexSite(Section):
     )
     env: dict[Variable, str] = Field(default={}, description="Environment variables of all steps; no secrets.")
     accelerators: VertexAccelerators = Field(default=VertexAccelerators(), description="GPUs of the training steps.")
+    sharding: Sharding = Field(default=Sharding(), description="Work shared out over several pods.")
     steps: dict[Step, VertexStepNeeds] = Field(default={}, description="What single steps ask for, by the step's name.")
 
     def serves_from_endpoint(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.run_form import SETTINGS_FIELDS, Parameter, source_and_store
 from pipelines.targets.needs import Needs
-from pipelines.targets.site import VertexSite, VertexStepNeeds
+from pipelines.targets.site import Sharding, VertexSite, VertexStepNeeds
 
 
 class Vertex:
@@ -39,6 +39,10 @@ class Vertex:
     def site_settings(self) -> dict[str, Any]:
         """The site's settings."""
         return dict(self.site.settings)
+
+    def sharding(self) -> Sharding:
+        """As the site says."""
+        return self.site.sharding
 
     def place(self, task: Any, step: str, needs: Needs, form: dict[str, Any]) -> None:
         """Set limits, accelerators, environment and retries; a timeout, volumes and secrets have no words here."""

@@ -13,7 +13,7 @@ from components.core.gate import Verdict
 from components.core.preprocessing import Preprocessing
 from components.evaluation.evaluation import Evaluation, ModelKind, Predictions, write_evaluation
 from components.evaluation.models import CloudModel, ImageModel, MobileModel
-from components.evaluation.split import predict_split
+from components.evaluation.split import observe
 from components.training.training import Training, WeightsUsed, write_training
 from components.validate_infra.validate import Artifacts
 from tests.serving.saved_model import SIDE, TINY_LABELS, TinyClassifier, export_tiny
@@ -84,7 +84,7 @@ def _training(examples: Path) -> Training:
 
 
 def _evaluate(folder: Path, kind: ModelKind, model: ImageModel, examples: Path) -> None:
-    predictions = predict_split(model, examples, "test", 8)
+    predictions = observe(model, examples, "test", 8).predictions
     facts = read_examples(examples)
     evaluation = Evaluation(
         model=kind,

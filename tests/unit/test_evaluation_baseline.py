@@ -29,7 +29,7 @@ class _Model:
 def _question(**changes: Any) -> Question:
     facts: dict[str, Any] = {"model": "cloud", "split": "test", "labels": LABELS, "examples_digest": "today", "slices": SAME}
     keys, labels = np.array(["a", "b"]), np.array([0, 1])
-    facts |= {"metrics": ["accuracy"], "ask": lambda model: Predictions(keys, labels, model.predict(["a", "b"]))}
+    facts |= {"metrics": ["accuracy"], "ask": lambda model, release: Predictions(keys, labels, model.predict(["a", "b"]))}
     return Question(**(facts | changes))
 
 

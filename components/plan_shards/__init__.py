@@ -1,0 +1,1 @@
+"""plan_shards: how many pods a run of this size is worth."""
