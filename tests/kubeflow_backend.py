@@ -34,7 +34,7 @@ class Refused(Exception):
 
 @dataclass
 class Run:
-    """What became of a run, by task; of a task in a loop by its name and the number of the iteration, `shard[0]`."""
+    """What became of a run, by task; of a task in a loop by its name and the number of the iteration, `shard.0`."""
 
     id: str = field(default_factory=lambda: str(uuid4()))
     states: dict[str, str] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class Backend:
         limit = task.get("iteratorPolicy", {}).get("parallelismLimit", 0)
         if limit < 0:
             raise Refused(f"parallelism limit {limit}")
-        ended = [self._dag(run, dag, {**mine, over["itemInput"]: item}, passed, words, f"[{number}]") for number, item in enumerate(items)]
+        ended = [self._dag(run, dag, {**mine, over["itemInput"]: item}, passed, words, f".{number}") for number, item in enumerate(items)]
         return "SUCCEEDED" if all(ended) else "FAILED"
 
     def _pod(self, label: str, mine: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def folder_source(tree: Tree, limit: int, root: str = "", span: str = "") -> Sou
         items=_items(tree, given, root, splits, limit, span),
         kind="split folders" if splits else "class folders",
         fingerprint=tree.fingerprint(),
+        listing=tree.listing(),
         classes=sorted(set(classes.values())),
         total=survey.labelled,
         distinct=survey.distinct,

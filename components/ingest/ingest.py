@@ -10,7 +10,7 @@ from components.core.examples import MANIFEST, Examples, Split, SplitExamples
 from components.core.record import StepRecord
 from components.core.settings import section
 from components.ingest.items import Source
-from components.ingest.pieces import SOURCE, Asked, drop_pieces, gather
+from components.ingest.pieces import SOURCE, Asked, asked, drop_pieces, gather
 from components.ingest.plan import Plan, make_plan
 from components.ingest.scan import Say, scan_source
 from components.ingest.settings import IngestSettings
@@ -28,17 +28,17 @@ def ingest_data(record: StepRecord, *, data: str, settings: str, output: Path, s
     """
     chosen = section(settings, "ingest", IngestSettings)
     with open_source(data, chosen, record.say) as source:
-        asked = Asked(data, chosen, source.fingerprint)
+        what = asked(source, record.run_id, data, chosen)
         # What a killed attempt left must not stay beside the new shards.
         shutil.rmtree(output, ignore_errors=True)
-        if asked.fingerprint is None:
+        if what.fingerprint is None:
             record.note(f"not cached: {data} can't tell whether it changed")
             output.mkdir(parents=True, exist_ok=True)
-            _build(record, asked, source, output, 1)
-            return
-        cached_result(record, output, asked.inputs(), SOURCE, lambda folder: _build(record, asked, source, folder, shards))
-        if shards > 1:
-            drop_pieces(record.store, asked, shards)
+            _build(record, what, source, output, shards)
+        else:
+            cached_result(record, output, what.inputs(), SOURCE, lambda folder: _build(record, what, source, folder, shards))
+    if shards > 1:
+        drop_pieces(record.store, what, shards)
 
 
 def check_data(data: str, settings: str, say: Say) -> Ingested:
@@ -49,11 +49,11 @@ def check_data(data: str, settings: str, say: Say) -> Ingested:
         return summarize(source, scan, make_plan(source, scan, chosen))
 
 
-def _build(record: StepRecord, asked: Asked, source: Source, output: Path, shards: int) -> None:
-    settings = asked.settings
+def _build(record: StepRecord, what: Asked, source: Source, output: Path, shards: int) -> None:
+    settings = what.settings
     with tempfile.TemporaryFile() as file:
         spool = Spool(cast("BinaryIO", file))
-        scan = gather(record.store, asked, shards, spool, record.say) if shards > 1 else scan_source(source, settings, spool, record.say)
+        scan = gather(record.store, what, shards, spool, record.say) if shards > 1 else scan_source(source, settings, spool, record.say)
         plan = make_plan(source, scan, settings)
         ingested = summarize(source, scan, plan)
         with write_shards(plan, spool, output, settings) as splits:
@@ -61,7 +61,7 @@ def _build(record: StepRecord, asked: Asked, source: Source, output: Path, shard
             if source.drawn:
                 record.warn("the images are drawn by the embedded generator: no figure of this run is about photographs")
             digest = content_digest(plan)
-    _describe(output, asked.data, source, plan, splits, digest, ingested)
+    _describe(output, what.data, source, plan, splits, digest, ingested)
 
 
 def _describe(

@@ -59,6 +59,8 @@ class Source:
     """In words, for the report: class folders, split folders, CSV, TFRecords."""
     fingerprint: object = None
     """JSON value that changes when the input does; None if that can't be told without reading everything."""
+    listing: object = None
+    """JSON value that changes when items come, go or change places; None if only reading everything tells."""
     classes: list[str] = field(default_factory=list)
     """Classes that the layout promises, also those without an image."""
     total: int = 0

@@ -30,11 +30,15 @@ _IMAGES, _ENTRIES, _SCAN = "images.bin", "entries.jsonl", "scan.json"
 
 @dataclass(frozen=True)
 class Asked:
-    """What is ingested: an address, how, and a value that changes when what lies there does (None: that can't be told)."""
+    """What is ingested, in a run: an address, how, and what tells whether it changed."""
 
+    run_id: str
     data: str
     settings: IngestSettings
     fingerprint: object
+    """Changes when what lies there does; None: that can't be told, and no result is kept beyond the run."""
+    listing: object
+    """Changes when items come or go; None: then there are no shards."""
 
     def inputs(self) -> dict[str, Any]:
         """All that a result depends on, as JSON."""
@@ -42,8 +46,14 @@ class Asked:
         return {"data": self.data, "files": self.fingerprint, "settings": how}
 
     def shard_inputs(self, shard: Shard) -> dict[str, Any]:
-        """The same, of one shard."""
-        return {**self.inputs(), "shard": str(shard)}
+        """The same, of one shard. Where content has no fingerprint (a bucket), pieces are of this run, and of this listing."""
+        files = self.fingerprint if self.fingerprint is not None else {"run": self.run_id, "listing": self.listing}
+        return {**self.inputs(), "files": files, "shard": str(shard)}
+
+
+def asked(source: Source, run_id: str, data: str, settings: IngestSettings) -> Asked:
+    """What an opened source is asked for."""
+    return Asked(run_id, data, settings, source.fingerprint, source.listing)
 
 
 def scan_shard(record: StepRecord, shard: Shard, *, data: str, settings: str) -> None:
@@ -53,8 +63,7 @@ def scan_shard(record: StepRecord, shard: Shard, *, data: str, settings: str) ->
         return
     chosen = section(settings, "ingest", IngestSettings)
     with open_source(data, chosen, record.say) as source, tempfile.TemporaryDirectory(prefix="dual-piece-") as folder:
-        asked = Asked(data, chosen, source.fingerprint)
-        inputs = asked.shard_inputs(shard)
+        inputs = asked(source, record.run_id, data, chosen).shard_inputs(shard)
 
         def build(target: Path) -> None:
             write_piece(source, chosen, shard, target, record.say)
@@ -63,7 +72,7 @@ def scan_shard(record: StepRecord, shard: Shard, *, data: str, settings: str) ->
     record.note(f"shard {shard}: {'was in the store already' if found else 'scanned'}")
 
 
-def gather(store: Store, asked: Asked, count: int, spool: Spool, say: Say) -> Scan:
+def gather(store: Store, what: Asked, count: int, spool: Spool, say: Say) -> Scan:
     """The scan of the whole out of `count` pieces; those that are missing are made here."""
     whole = Scan()
     pieces = Pieces(store, "ingest", SOURCE)
@@ -71,20 +80,20 @@ def gather(store: Store, asked: Asked, count: int, spool: Spool, say: Say) -> Sc
 
         def build(target: Path, shard: Shard = shard) -> None:
             say(f"shard {shard} is missing: scanned here")
-            with open_source(asked.data, asked.settings, say) as source:
-                write_piece(source, asked.settings, shard, target, say)
+            with open_source(what.data, what.settings, say) as source:
+                write_piece(source, what.settings, shard, target, say)
 
         with tempfile.TemporaryDirectory(prefix="dual-piece-") as folder:
-            pieces.take(asked.shard_inputs(shard), Path(folder), build)
+            pieces.take(what.shard_inputs(shard), Path(folder), build)
             _add_piece(whole, Path(folder), spool)
         say(f"shard {shard}: {whole.read:,} images so far")
     return whole
 
 
-def drop_pieces(store: Store, asked: Asked, count: int) -> None:
+def drop_pieces(store: Store, what: Asked, count: int) -> None:
     """Remove the pieces, when the result that they were for is kept."""
     for shard in all_shards(count):
-        Pieces(store, "ingest", SOURCE).drop(asked.shard_inputs(shard))
+        Pieces(store, "ingest", SOURCE).drop(what.shard_inputs(shard))
 
 
 def write_piece(source: Source, settings: IngestSettings, shard: Shard, folder: Path, say: Say) -> None:

@@ -54,17 +54,20 @@ def _drawn(settings: IngestSettings, limit: int) -> Source:
 
     folder = cached_dataset(settings.drawn, Path(settings.cache) if settings.cache else None)
     source = folder_source(LocalTree(folder), limit)
-    source.drawn = True
+    # Not the times of its files: every pod may have drawn its own.
+    source.fingerprint, source.drawn = folder.name, True
     return source
 
 
 def _flowers(settings: IngestSettings, limit: int, say: Say) -> Source:
     from platformdirs import user_cache_path
 
-    from components.ingest.download import fetch_flowers
+    from components.ingest.download import FLOWERS_SHA256, fetch_flowers
 
     cache = Path(settings.cache) if settings.cache else user_cache_path("dual-deploy")
-    return folder_source(LocalTree(fetch_flowers(cache, say)), limit)
+    source = folder_source(LocalTree(fetch_flowers(cache, say)), limit)
+    source.fingerprint = FLOWERS_SHA256
+    return source
 
 
 def _tree(address: str) -> Tree:

@@ -42,6 +42,7 @@ def span_source(tree: Tree, pattern: str, wanted: str, limit: int) -> Source:
         items=itertools.chain.from_iterable(part.items for part in parts),
         kind=f"{parts[0].kind}, {len(parts)} span{'s' if len(parts) > 1 else ''}",
         fingerprint=tree.fingerprint() and [tree.fingerprint(), chosen],
+        listing=[tree.listing(), chosen],
         classes=sorted({name for part in parts for name in part.classes}),
         total=sum(part.total for part in parts),
         distinct=all(part.distinct for part in parts),

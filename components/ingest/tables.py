@@ -49,6 +49,7 @@ def table_source(table: Path, address: str, settings: IngestSettings, web: Web) 
         items=_items(table, resolve, columns, survey.spans and set(spans)),
         kind="CSV",
         fingerprint=survey.digest if survey.local else None,
+        listing=survey.digest,
         classes=[] if spans else sorted(survey.labels),
         total=0 if spans else survey.rows,
         slice_columns=columns,

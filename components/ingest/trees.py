@@ -43,6 +43,13 @@ class Tree(ABC):
     def fingerprint(self) -> object:
         """JSON value that changes with the files, or None."""
 
+    def listing(self) -> str:
+        """Digest of the names in their order."""
+        digest = sha256()
+        for name in self.names():
+            digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        return digest.hexdigest()
+
 
 class _Names:
     """Texts in one piece of memory: as objects, a million names would take a hundred megabytes."""

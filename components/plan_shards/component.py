@@ -42,6 +42,6 @@ def plan_shards(
     )
     with open_step("plan_shards", store=store, run_id=run_id, view=view.path) as record:
         begin_run(record.store, run_id, form)
-        counts = plan(record.store, data=data, settings=record.settings, say=record.note)
+        counts = plan(record, data=data)
     # By the order of the fields; KFP asks for a tuple and not for its class.
     return tuple([str(shard) for shard in all_shards(count)] for count in counts)

@@ -13,6 +13,7 @@ from components.publish_mobile.private_key import make_key
 from components.report.story import ORDER, Story, tell
 from pipelines.compile import compile_pipeline
 from pipelines.settings import parse_overrides
+from pipelines.targets import Site as SiteFile
 from pipelines.targets import make_target
 from tests.e2e.test_run import SMALL
 from tests.kubeflow_backend import Backend, Run, open_folder
@@ -26,6 +27,8 @@ class Site:
     """A backend, its store, and what was run there."""
 
     backend: Backend
+    sharded: Backend
+    """The same of a site that shares work out."""
     store: Store
     settings: str
 
@@ -47,7 +50,9 @@ def site() -> Iterator[Site]:
             patch.setenv(name, value)
         secrets = {"dual-store": secret, "dual-signing-key": {"signing-key": make_key().pem().decode()}}
         backend = Backend(compile_pipeline(make_target("kubeflow")).text, root, secrets=secrets)
-        yield Site(backend, open_store("s3://bucket/dual"), json.dumps(parse_overrides(overrides)))
+        sharding = SiteFile.model_validate({"kubeflow": {"sharding": {"enabled": True}}})
+        sharded = Backend(compile_pipeline(make_target("kubeflow", sharding)).text, root, secrets=secrets)
+        yield Site(backend, sharded, open_store("s3://bucket/dual"), json.dumps(parse_overrides(overrides)))
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +94,24 @@ def test_credentials_are_in_no_object_of_the_store(site: Site, shipped: tuple[Ru
 
 def test_the_package_is_the_one_in_the_repository() -> None:
     assert compile_pipeline(make_target("kubeflow")).text == (Path("pipelines") / "compiled" / "kubeflow.yaml").read_text()
+
+
+def test_shards_give_the_same_examples_and_the_same_release(site: Site, shipped: tuple[Run, Story]) -> None:
+    import json
+
+    for name in list(site.store.list("cache/ingest/")):
+        site.store.delete(name)
+    settings = json.loads(site.settings) | {"sharding": {"images": 20, "most": 4}}
+    run = site.sharded.run({"data": "drawn", "store": site.store.uri, "settings": json.dumps(settings)})
+    failed = [f"{step}:\n{run.logs.get(step, '')[-4000:]}" for step, state in run.states.items() if state == "FAILED"]
+    assert set(run.states.values()) == {"SUCCEEDED"}, "\n".join(failed)
+    records: dict[str, Any] = read_records(site.store, run.id)
+    assert [len(run.outputs["plan-shards"][what]) for what in ("ingest", "evaluation")] == [4, 2]
+    shards = [f"ingest_shard-{n}-of-4" for n in range(1, 5)] + [f"evaluate_{k}_shard-{n}-of-2" for k in ("cloud", "mobile") for n in (1, 2)]
+    assert set(records) == {*ORDER, "plan_shards", *shards}
+    assert not records["ingest"].cached
+    assert records["train_cloud"].cached, "the same digest of the examples"
+    assert run.outputs["assemble-release"]["Output"] == shipped[1].release
+    assert not [name for name in site.store.list("cache/") if "/pieces/" in name]
+    page = site.store.get(f"runs/{run.id}/report/index.html").data.decode()
+    assert "ingest_shard-4-of-4" in page
