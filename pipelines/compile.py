@@ -3,6 +3,7 @@
 import difflib
 import tempfile
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from components.core.errors import missing_extra
 from pipelines.compile_images import Images, logical_images
 from pipelines.targets import Target
 
+PIPELINES = {"dual-deploy": "pipelines.dual", "dual-batch": "pipelines.batch"}
+"""Name → the module that traces it."""
 GOLDEN = Path(__file__).with_name("compiled")
 """What each target compiles to where no site is configured and no image is pinned."""
 
@@ -26,17 +29,17 @@ class Compiled:
     """Logical images that are still in it: no cluster can pull them."""
 
 
-def compile_pipeline(target: Target, images: Images | None = None) -> Compiled:
-    """Trace the pipeline for the target and write it down; the same input gives the same bytes in every process."""
-    head, documents = _compile(target)
+def compile_pipeline(target: Target, images: Images | None = None, pipeline: str = "dual-deploy") -> Compiled:
+    """Trace a pipeline of `PIPELINES` for the target and write it down; the same input gives the same bytes in every process."""
+    head, documents = _compile(target, pipeline)
     pinned = images.pin(documents) if images else {}
     text = head + yaml.dump_all(documents, Dumper=_Readable, sort_keys=True, allow_unicode=True, width=120)
     return Compiled(text, pinned, sorted(logical_images(documents)))
 
 
-def golden_path(target: str) -> Path:
+def golden_path(target: str, pipeline: str = "dual-deploy") -> Path:
     """Where the repository keeps what the target compiles to."""
-    return GOLDEN / f"{target}.yaml"
+    return GOLDEN / (f"{target}.yaml" if pipeline == "dual-deploy" else f"{pipeline.removeprefix('dual-')}-{target}.yaml")
 
 
 def difference(before: Path, text: str) -> str:
@@ -46,13 +49,13 @@ def difference(before: Path, text: str) -> str:
     return "\n".join(lines)
 
 
-def _compile(target: Target) -> tuple[str, list[Any]]:
+def _compile(target: Target, pipeline: str) -> tuple[str, list[Any]]:
     """KFP's opening comment, and the documents: the pipeline, and what Kubernetes is to do."""
     try:
         from kfp import compiler
     except ImportError:
         raise missing_extra("pipeline", "kfp") from None
-    from pipelines.dual import trace
+    trace = import_module(PIPELINES[pipeline]).trace
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"

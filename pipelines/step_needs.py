@@ -37,5 +37,8 @@ NEEDS = {
     "roll_out_cloud": Needs(cpu="250m", memory_limit="6G", timeout=86400),
     "publish_mobile": Needs(timeout=3600),
     "report": _LIGHT,
+    "plan_predictions": _LIGHT,
+    "predict_shard": _DATA,
+    "predict": _DATA,
 }
 """What each step asks for where nobody says otherwise: requests that fit a small cluster, limits that fit Flowers-sized data."""

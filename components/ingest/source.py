@@ -43,10 +43,10 @@ def _open(data: str, settings: IngestSettings, say: Say, stack: ExitStack) -> So
         return _flowers(settings, limit, say)
     if has_span(data):
         base, pattern = span_base(data)
-        return span_source(_tree(base), pattern, settings.spans, limit)
+        return span_source(open_tree(base), pattern, settings.spans, limit)
     if name.endswith((*_TABLES, *ARCHIVES)) or is_record_file(name) or data.startswith(WEB):
         return _open_file(data, name, settings, say, stack)
-    return _open_tree(_tree(data), settings, stack)
+    return _open_folder_or_records(open_tree(data), settings, stack)
 
 
 def _drawn(settings: IngestSettings, limit: int) -> Source:
@@ -70,7 +70,8 @@ def _flowers(settings: IngestSettings, limit: int, say: Say) -> Source:
     return source
 
 
-def _tree(address: str) -> Tree:
+def open_tree(address: str) -> Tree:
+    """A folder or a bucket's prefix, listed; `UsageError` for another kind of address, `DataError` if there is nothing."""
     if address.startswith(BUCKET):
         return StoreTree(open_store(address))
     if "://" in address and not address.startswith("file://"):
@@ -103,7 +104,7 @@ def _open_archive(data: str, folder: Path, settings: IngestSettings, say: Say) -
     return source
 
 
-def _open_tree(tree: Tree, settings: IngestSettings, stack: ExitStack) -> Source:
+def _open_folder_or_records(tree: Tree, settings: IngestSettings, stack: ExitStack) -> Source:
     """Class or split folders; TFRecords if there are any and nothing else could be meant."""
     names = [name for name in tree.names() if is_record_file(name)]
     if not names:

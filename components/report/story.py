@@ -33,29 +33,13 @@ SHARED_OUT = {
 }
 """Steps that a flow has only where work is shared out over several pods, and before which step each of them runs."""
 
+BATCH = ("plan_predictions", "predict_shard", "predict")
+"""Steps of the other pipeline, batch prediction."""
+
+EVERY_STEP = (*(step for own in ORDER for step in (*(shared for shared, of in SHARED_OUT.items() if of == own), own)), *BATCH)
+"""Every step that a pipeline of ours can have, in order."""
+
 _SHARD = re.compile(r"(?P<step>[a-z_]+?)(-(?P<number>\d+)-of-\d+)?")
-
-
-def all_steps() -> tuple[str, ...]:
-    """Every step that a flow can have, in its order."""
-    return tuple(sorted((*ORDER, *SHARED_OUT), key=_place))
-
-
-def in_order(records: Iterable[str]) -> tuple[str, ...]:
-    """Those names of records that belong to the flow, in its order; a step's shards (`ingest_shard-2-of-7`) by their numbers."""
-    return tuple(sorted((name for name in records if _step(name) in {*ORDER, *SHARED_OUT}), key=_place))
-
-
-def _step(name: str) -> str:
-    match = _SHARD.fullmatch(name)
-    return match["step"] if match else ""
-
-
-def _place(name: str) -> tuple[int, int, int]:
-    step, match = _step(name), _SHARD.fullmatch(name)
-    before = [*SHARED_OUT].index(step) if step in SHARED_OUT else len(SHARED_OUT)
-    return ORDER.index(SHARED_OUT.get(step, step)), before, int(match["number"] or 0) if match else 0
-
 
 EXIT_CODES = {
     "UsageError": 2,
@@ -72,8 +56,8 @@ EXIT_CODES = {
 class Story:
     """How a run ended."""
 
-    outcome: Literal["SHIPPED", "NOT SHIPPED", "FAILED", "BLESSED"]
-    """BLESSED only in the copy inside a release, which is written before the release is rolled out."""
+    outcome: Literal["SHIPPED", "NOT SHIPPED", "FAILED", "BLESSED", "PREDICTED"]
+    """PREDICTED of a batch prediction; BLESSED only in the copy inside a release, which is written before the release is rolled out."""
     release: str
     """The release's id if it was shipped or blessed, else empty."""
     why: list[str]
@@ -91,6 +75,8 @@ def tell(records: Mapping[str, Record]) -> Story:
         error = failed.error or "DualError: the step's process ended without a word (killed, or out of memory)"
         code = EXIT_CODES.get(error.partition(":")[0], 1)
         return Story("FAILED", "", [f"{failed.step}: {error}"], failed.step, warnings, code)
+    if any(step in records for step in BATCH):
+        return _predicted(records, warnings)
     published = records.get("publish_mobile")
     if published is not None:
         return Story("SHIPPED", str(published.data.get("release", "")), [], "", warnings)
@@ -109,10 +95,27 @@ def blessed(records: Mapping[str, Record], release: str) -> Story:
     return Story("BLESSED", release, [], "", warnings)
 
 
+def in_order(records: Iterable[str]) -> tuple[str, ...]:
+    """Those names of records that are steps, in the order of the flow; a step's shards (`ingest_shard-2-of-7`) by their numbers."""
+    placed = {name: place for name in records if (place := _place(name))}
+    return tuple(sorted(placed, key=placed.__getitem__))
+
+
+def _place(name: str) -> tuple[int, int] | None:
+    match = _SHARD.fullmatch(name)
+    return (EVERY_STEP.index(match["step"]), int(match["number"] or 0)) if match and match["step"] in EVERY_STEP else None
+
+
 def verdicts(records: Mapping[str, Record]) -> list[tuple[str, bool, list[Reason]]]:
     """(step, blessed, checks) of every step that judged, in the order of the flow."""
     found = [(step, records[step].verdict) for step in in_order(records)]
     return [(step, verdict.blessed, verdict.reasons) for step, verdict in found if verdict is not None]
+
+
+def _predicted(records: Mapping[str, Record], warnings: list[str]) -> Story:
+    if (predicted := records.get("predict")) is None:
+        return Story("FAILED", "", ["the run ended before its predictions were put together"], "", warnings, 1)
+    return Story("PREDICTED", str(predicted.data.get("release", "")), [], "", warnings)
 
 
 def _refusals(records: Mapping[str, Record]) -> list[str]:

@@ -14,6 +14,7 @@ COMMANDS = {
     "data": "Look at a data source before a run (check), or draw one (draw).",
     "serve": "Serve the promoted cloud model on this machine, TF-Serving-compatible.",
     "predict": "Classify images with the promoted cloud model, mobile model, or both layered.",
+    "batch": "Classify every image of a folder or a bucket with a release, one line of JSON each.",
     "release": "List, show, verify and compare releases.",
     "images": "List the container images that a site needs, and copy them to its own registry or over an air gap.",
     "publish": "Which devices use which model: start, widen, pause, undo, history, gc.",

@@ -18,13 +18,13 @@ def watch_run(backend: Any, run: Any, store: str, *, every: float, report: Path 
     """Follow a run and print its verdict; the exit code. Ctrl-C ends the watching and not the run."""
     from rich.console import Console
 
-    from components.report.story import all_steps
+    from components.report.story import EVERY_STEP
     from pipelines.progress import make_progress
     from pipelines.submission.verdict import Remarks, judge
     from pipelines.submission.watching import Watcher
 
     console = Console(stderr=as_json)
-    progress = make_progress(all_steps(), console, quiet=as_json)
+    progress = make_progress(EVERY_STEP, console, quiet=as_json)
     try:
         with progress:
             run = Watcher(backend, progress, Remarks(store, run.id).of).follow(run, every)

@@ -1,11 +1,11 @@
 """Following a run until it is over: one line for each change, and why nothing changes."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from components.core.errors import UnavailableError
-from components.report.story import all_steps
+from components.report.story import EVERY_STEP
 from pipelines.progress import Progress
 from pipelines.submission.backend import Backend, Run, State, Task
 
@@ -56,11 +56,10 @@ class Watcher:
             time.sleep(every)
 
     def _show(self, run: Run) -> None:
-        for name, tasks in _by_name(run).items():
-            state = tasks[0].state if len(tasks) == 1 else _counted(tasks)
-            if self._states.get(name) != state:
-                self._states[name] = state
-                self.progress.line(name, self._said(tasks[0]) if len(tasks) == 1 else state)
+        for task in run.tasks:
+            if self._states.get(task.name) != task.state:
+                self._states[task.name] = task.state
+                self.progress.line(task.name, self._said(task))
         if not run.is_over() and time.monotonic() - self._looked > _LOOK_EVERY:
             self._looked = time.monotonic()
             for step, reason in self.backend.troubles(run):
@@ -82,28 +81,11 @@ class Watcher:
         if (step, text) in self._told:
             return
         self._told.add((step, text))
-        if step in all_steps():
+        if step in EVERY_STEP:
             self.progress.line(step, f"warning: {text}")
         else:
             # The driver of a group, or nobody's pod.
             self.progress.note(f"warning: {step}: {text}" if step else f"warning: {text}")
-
-
-def _by_name(run: Run) -> dict[str, list[Task]]:
-    """A step's tasks: several where its work is shared out over pods."""
-    found: dict[str, list[Task]] = {}
-    for task in run.tasks:
-        found.setdefault(task.name, []).append(task)
-    return found
-
-
-def _counted(tasks: Sequence[Task]) -> str:
-    """`3 of 7 shards finished`; begins with what the display takes for an end when there is nothing left to come."""
-    failed = sum(task.state in ("failed", "terminated") for task in tasks)
-    done = sum(task.state in ("succeeded", "cached", "skipped") for task in tasks)
-    if failed + done < len(tasks):
-        return f"{done} of {len(tasks)} shards finished{f', {failed} failed' if failed else ''}"
-    return f"failed: {failed} of {len(tasks)} shards" if failed else f"finished: {len(tasks)} shards"
 
 
 def _as_seen(before: Run, run: Run) -> Run:

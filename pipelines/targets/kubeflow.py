@@ -72,10 +72,20 @@ class Kubeflow:
         self._pod(task, step, needs)
         self._volumes(task, step, needs)
         self._environment(task, step, needs)
-        if needs.accelerator:
+        if needs.accelerator and "accelerator_type" in form:
             _accelerate(task, form)
+        elif needs.accelerator:
+            self._give_accelerators(task)
         else:
             _send_to(task, self._pool(step, needs, self.site.pool))
+
+    def _give_accelerators(self, task: Any) -> None:
+        """The site's, compiled in: the form has no fields for them."""
+        pool = self.site.accelerators
+        if pool.count:
+            task.set_accelerator_type(pool.type)
+            task.set_accelerator_limit(str(pool.count))
+        _send_to(task, self._pool("", Needs(spot=True), pool))
 
     def _accelerator_fields(self) -> list[Parameter]:
         site = self.site.accelerators

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from components.configuration.layers import profile_layer, read_yaml, resolve
 from components.core.errors import UsageError
 from components.core.settings import Section
-from components.report.story import all_steps
+from components.report.story import EVERY_STEP
 
 # What KFP itself accepts; Kubernetes would take more (1.5G), and KFP would fail without a word of where.
 Cpu = Annotated[str, StringConstraints(pattern=r"^([0-9]*\.)?[0-9]+m?$")]
@@ -20,10 +20,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])
 
 
 def _known_step(step: str) -> str:
-    known = all_steps()
-    if step not in known:
-        near = difflib.get_close_matches(step, known, n=1)
-        raise ValueError(f"there is no step '{step}'" + (f", did you mean '{near[0]}'" if near else f"; known: {', '.join(known)}"))
+    if step not in EVERY_STEP:
+        near = difflib.get_close_matches(step, EVERY_STEP, n=1)
+        raise ValueError(f"there is no step '{step}'" + (f", did you mean '{near[0]}'" if near else f"; known: {', '.join(EVERY_STEP)}"))
     return step
 
 

@@ -264,3 +264,8 @@ def test_every_setting_of_a_site_is_looked_at_here() -> None:
 def test_an_unknown_target_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="local, kubeflow, vertex"):
         make_target("airflow", Site())
+
+
+def test_work_is_shared_out_where_the_site_says() -> None:
+    loops = [t for t in tasks("kubeflow", sharding={"enabled": True, "parallel": 5}).values() if "parameterIterator" in t]
+    assert [t["iteratorPolicy"]["parallelismLimit"] for t in loops] == [5, 5, 5]

@@ -80,3 +80,8 @@ def test_settings_and_artifacts_of_the_site() -> None:
 def test_every_setting_of_a_site_is_looked_at_here() -> None:
     here = Path(__file__).read_text()
     assert [name for name in {**VertexSite.model_fields, **VertexStepNeeds.model_fields} if name not in here] == []
+
+
+def test_work_is_shared_out_where_the_site_says() -> None:
+    loops = [t for t in tasks("vertex", sharding={"enabled": True, "parallel": 5}).values() if "parameterIterator" in t]
+    assert [t["iteratorPolicy"]["parallelismLimit"] for t in loops] == [5, 5, 5]

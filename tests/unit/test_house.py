@@ -19,6 +19,7 @@ VAGUE = {"util", "utils", "helper", "helpers", "manager", "managers", "common", 
 STEPS = {
     *("ingest", "validate_data", "train_cloud", "train_mobile", "quantize_mobile", "evaluate_cloud", "evaluate_mobile", "compare_pair"),
     *("validate_infra", "assemble_release", "roll_out_cloud", "publish_mobile", "report"),
+    *("plan_shards", "ingest_shard", "evaluate_cloud_shard", "evaluate_mobile_shard", "plan_predictions", "predict_shard", "predict"),
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -217,3 +217,24 @@ def test_the_fake_refuses_what_the_service_documents(vertex: FakeVertex) -> None
     for body, identity in refused:
         with pytest.raises(Refusal):
             create(body, identity)
+
+
+def test_the_turns_of_a_loop_are_one_task_that_is_over_with_the_last_of_them() -> None:
+    from pipelines.submission.vertex.answers import _tasks
+
+    spec = {
+        "components": {"comp-a": {"executorLabel": "exec-a"}},
+        "root": {"dag": {"tasks": {"ingest-shard": {"componentRef": {"name": "comp-a"}}}}},
+    }
+
+    def state(*turns: tuple[str, str]) -> str:
+        details = [
+            {"taskName": "ingest-shard", "parentTaskId": parent, "state": said, "startTime": f"2026-01-01T00:00:0{number}Z"}
+            for number, (parent, said) in enumerate(turns)
+        ]
+        (task,) = _tasks({"pipelineSpec": spec, "jobDetail": {"taskDetails": details}})
+        return task.state
+
+    assert state(("1", "SUCCEEDED"), ("2", "RUNNING"), ("3", "SUCCEEDED")) == "running"
+    assert state(("1", "FAILED"), ("2", "SUCCEEDED")) == "failed"
+    assert state(("1", "FAILED"), ("1", "SUCCEEDED"), ("2", "SUCCEEDED")) == "succeeded"

@@ -117,14 +117,25 @@ def _trigger(text: str) -> tuple[Cron | Foreign, str]:
         return Foreign(text), "UTC"
 
 
+_WELL = ("succeeded", "skipped", "cached")
+
+
 def _tasks(job: Json) -> tuple[Task, ...]:
-    """One task for each step that Vertex knows of, in the order in which they started; the last one, if it ran several times."""
+    """One task for each step that Vertex knows of, in the order in which they started.
+
+    If it ran several times it is the last attempt; of the turns of a loop, which have different parents, one that went wrong or is not over.
+    """
     names = dict(step_names(job.get("pipelineSpec", {})))
     details = job.get("jobDetail", {}).get("taskDetails", ())
-    tasks = [_task(names[each["taskName"]], each) for each in details if each.get("taskName") in names]
+    tasks = [(_task(names[each["taskName"]], each), each.get("parentTaskId", "")) for each in details if each.get("taskName") in names]
     never = datetime.max.replace(tzinfo=UTC)
-    ordered = sorted(tasks, key=lambda task: (task.started or never, task.name))
-    return tuple({task.name: task for task in ordered}.values())
+    ordered = sorted(tasks, key=lambda pair: (pair[0].started or never, pair[0].name))
+    turns = {(task.name, parent): task for task, parent in ordered}
+    found: dict[str, Task] = {}
+    for task in turns.values():
+        if task.name not in found or found[task.name].state in _WELL:
+            found[task.name] = task
+    return tuple(found.values())
 
 
 def _task(step: str, detail: Json) -> Task:

@@ -1,0 +1,1 @@
+"""predict_shard: a release answers for one part of the images."""
