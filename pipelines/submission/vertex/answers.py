@@ -123,7 +123,7 @@ _WELL = ("succeeded", "skipped", "cached")
 def _tasks(job: Json) -> tuple[Task, ...]:
     """One task for each step that Vertex knows of, in the order in which they started.
 
-    If it ran several times it is the last attempt; of the turns of a loop, which have different parents, one that went wrong or is not over.
+    If it ran several times it is the last attempt; of the turns of a loop (other parents), one that went wrong or is not over.
     """
     names = dict(step_names(job.get("pipelineSpec", {})))
     details = job.get("jobDetail", {}).get("taskDetails", ())
