@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "Serve the promoted cloud model on this machine, TF-Serving-compatible.",
     "predict": "Classify images with the promoted cloud model, mobile model, or both layered.",
     "batch": "Classify every image of a folder or a bucket with a release, one line of JSON each.",
+    "web": "A page that runs the published model in a browser, and asks the cloud model when it is unsure.",
     "release": "List, show, verify and compare releases.",
     "images": "List the container images that a site needs, and copy them to its own registry or over an air gap.",
     "publish": "Which devices use which model: start, widen, pause, undo, history, gc.",
