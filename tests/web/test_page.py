@@ -177,6 +177,13 @@ def test_a_cloud_that_is_slow_is_not_waited_for(browser: Any, published: Site, v
         released.set()
 
 
+def test_the_page_itself_stops_waiting_whatever_lies_between(browser: Any, published: Site, vendor: Path) -> None:
+    with running(web_of(published, vendor, "http://127.0.0.1:9", timeout=0.3)) as address, opened(browser, address) as (page, _):
+        page.route("**/cloud/predict", lambda _: None)
+        assert give(page, unsure()).endswith("but the cloud gave no answer within 0.3 s.")
+        page.unroute_all(behavior="ignoreErrors")
+
+
 def test_without_a_network_the_page_opens_and_answers(browser: Any, published: Site, vendor: Path) -> None:
     with Cloud().serve() as server, running(web_of(published, vendor, server.url)) as address:
         context = browser.new_context()
@@ -338,6 +345,19 @@ def test_outside_of_the_staged_percentage_the_fallback_answers(browser: Any, own
         assert "what everybody had before" in page.inner_text("#checks")
     with running(web_of(own_site, vendor, tester=True)) as address, opened(browser, address) as (page, _):
         assert page.inner_text("#release") == own_site.releases[1].id
+
+
+def test_a_paused_candidate_is_taken_by_nobody_new(browser: Any, own_site: Site, vendor: Path) -> None:
+    def pause(manifest: dict[str, Any]) -> None:
+        next_sequence(manifest)
+        manifest["staging"] |= {"basis_points": 10_000, "paused": True}
+
+    with running(web_of(own_site, vendor)) as address, opened(browser, address) as (page, _):
+        own_site.publish(1, basis_points=5000)
+        change_manifest(own_site, pause)
+        page.click("#update")
+        page.wait_for_function("() => document.getElementById('channel').textContent === 'stable, sequence 3'")
+        assert page.inner_text("#release") == own_site.releases[0].id
 
 
 def test_what_is_no_image_is_said(browser: Any, published: Site, vendor: Path) -> None:
