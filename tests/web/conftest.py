@@ -35,3 +35,18 @@ def browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", *camera])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def published(site: Site) -> Site:
+    """The site, its first release being the one that counts."""
+    site.publish(0)
+    return site
+
+
+@pytest.fixture
+def own_site(tmp_path: Path) -> Site:
+    """A site of this test alone, for tests that spoil it."""
+    site = make_site(tmp_path, 2)
+    site.publish(0)
+    return site
