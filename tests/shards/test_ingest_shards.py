@@ -160,32 +160,13 @@ def test_what_is_no_shard_is_refused(text: str) -> None:
 
 # A fresh interpreter that forks: one child per write of a shard and of the merge, killed there, and the same again.
 _HARNESS = """
-import os, shutil, signal, sys
+import shutil, signal, sys
 from pathlib import Path
+from tests.kill.at_write import ends
 from tests.shards.sharded_ingest import leave_piece, merge
 from components.core.digest import sha256_tree
 
 work, data = Path(sys.argv[1]), sys.argv[2]
-WRITES = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"}
-
-def is_write(event, arguments):
-    return event in WRITES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR) > 0)
-
-def run(kill_at, act):
-    child = os.fork()
-    if child == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        left = [kill_at]
-        def count(event, arguments):
-            if left[0] and is_write(event, arguments):
-                left[0] -= 1
-                if not left[0]:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        sys.addaudithook(count)
-        act()
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
 def shard(number):
     return lambda: leave_piece(data, work / "run", number, 2, workers=1)
 
@@ -199,17 +180,17 @@ for act in ("shard", "merge"):
     kill_at = 1
     while True:
         shutil.rmtree(work / "run", ignore_errors=True)
-        assert run(0, shard(0)) == 0
+        assert ends(0, shard(0)) == 0
         if act == "merge":
-            assert run(0, shard(1)) == 0
-        first = run(kill_at, shard(1) if act == "shard" else whole)
+            assert ends(0, shard(1)) == 0
+        first = ends(kill_at, shard(1) if act == "shard" else whole)
         if first == 0:
             break
         assert first == -signal.SIGKILL, first
         # A shard that died is not always started again: the merge does what is missing.
         if act == "shard" and kill_at % 2:
-            assert run(0, shard(1)) == 0
-        assert run(0, whole) == 0
+            assert ends(0, shard(1)) == 0
+        assert ends(0, whole) == 0
         left = sorted(p.name for p in (work / "run" / "store" / "cache" / "ingest").rglob("*") if p.name == "piece.json")
         print(act, kill_at, sha256_tree(work / "run" / "examples"), *left, flush=True)
         kill_at += 1

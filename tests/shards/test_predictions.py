@@ -195,19 +195,15 @@ def _open_to_all(folder: Path) -> None:
 
 # A fresh interpreter that forks; the shards' pieces are laid out anew each time, so that no model is loaded again.
 _KILLED = """
-import os, shutil, signal, sys
+import shutil, signal, sys
 from pathlib import Path
+from tests.kill.at_write import ends
 from components.core.record import open_step
 from components.core.shards import all_shards
 from components.predict.predict import answer_shard, parse_asked, predict_all
 
 store, data, release, work = Path(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])
 what = parse_asked(data, release, "layered", 8)
-WRITES = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"}
-
-def is_write(event, arguments):
-    return event in WRITES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR) > 0)
-
 def shards():
     for shard in all_shards(2):
         with open_step(shard.title("predict_shard"), store=str(store), run_id="killed") as record:
@@ -217,35 +213,20 @@ def whole():
     with open_step("predict", store=str(store), run_id="killed") as record:
         predict_all(record, what, work / "out", shards=2)
 
-def child(kill_at, act):
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        left = [kill_at]
-        def count(event, arguments):
-            if left[0] and is_write(event, arguments):
-                left[0] -= 1
-                if not left[0]:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        sys.addaudithook(count)
-        act()
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-assert child(0, shards) == 0
+assert ends(0, shards) == 0
 shutil.copytree(store / "cache" / "predict", work / "pieces")
 kill_at = 1
 while True:
     for folder in (store / "cache" / "predict", store / "predictions" / "killed", work / "out"):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(work / "pieces", store / "cache" / "predict")
-    first = child(kill_at, whole)
+    first = ends(kill_at, whole)
     if first == 0:
         break
     assert first == -signal.SIGKILL, first
     summary = store / "predictions" / "killed" / "summary.json"
     seen = (store / "predictions" / "killed" / "predictions.jsonl").read_bytes() if summary.exists() else b""
-    assert child(0, whole) == 0
+    assert ends(0, whole) == 0
     again = [(folder / "predictions.jsonl").read_bytes() for folder in (summary.parent, work / "out")]
     left = list((store / "cache" / "predict").rglob("*.json*"))
     print("killed", kill_at, *(text.hex() for text in again), seen.hex() or "-", len(left), flush=True)

@@ -11,33 +11,17 @@ from tests.unit.ingest_runs import class_folders, encoded, ingest, picture
 
 # A fresh interpreter, because it forks: one child per write, which kills itself there, and one that runs again after it.
 _HARNESS = """
-import os, shutil, signal, sys
+import shutil, signal, sys
 from pathlib import Path
+from tests.kill.at_write import ends
 from tests.unit.ingest_runs import ingest
 from components.core.digest import sha256_tree
 
 work, data = Path(sys.argv[1]), sys.argv[2]
-WRITES = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"}
-
-def is_write(event, arguments):
-    return event in WRITES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR) > 0)
-
-def run(kill_at):
-    child = os.fork()
-    if child == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        left = [kill_at]
-        def count(event, arguments):
-            if left[0] and is_write(event, arguments):
-                left[0] -= 1
-                if not left[0]:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        sys.addaudithook(count)
-        ingest(data, work, workers=1, duplicate_distance=15)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
 ingest(data, work / "warm", workers=1, duplicate_distance=15)  # every import happens here, once
+def run(kill_at):
+    return ends(kill_at, lambda: ingest(data, work, workers=1, duplicate_distance=15))
+
 kill_at = 1
 while True:
     shutil.rmtree(work / "run", ignore_errors=True)
