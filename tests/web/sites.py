@@ -51,8 +51,9 @@ class Seen:
 
 
 def web_of(site: Site, vendor: Path, server: str = "", **more: object) -> Web:
-    """The page of a site; it trusts the site's key."""
-    return Web(store=site.store, keyring=site.trust.keyring, vendor=vendor, model="classifier", server=server, **more)  # type: ignore[arg-type]
+    """The page of a site; it trusts the site's key, and is patient where a test does not say otherwise."""
+    given: dict[str, object] = {"timeout": 30.0, **more}
+    return Web(store=site.store, keyring=site.trust.keyring, vendor=vendor, model="classifier", server=server, **given)  # type: ignore[arg-type]
 
 
 def payload(asked: Asked) -> str:

@@ -132,9 +132,10 @@ def test_the_page_itself_stops_waiting_whatever_lies_between(browser: Any, publi
 def test_without_a_network_the_page_opens_and_answers(browser: Any, published: Site, vendor: Path) -> None:
     with Cloud().serve() as server, running(web_of(published, vendor, server.url)) as address:
         context = browser.new_context()
+        context.set_default_timeout(60_000)
         page = context.new_page()
         page.goto(f"{address}/")
-        page.wait_for_selector("html[data-offline=yes]", timeout=30_000)
+        page.wait_for_selector("html[data-offline=yes]", timeout=120_000)
         context.set_offline(True)
         page.reload()
         ready(page)

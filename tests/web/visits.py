@@ -15,6 +15,7 @@ from tests.web.sites import Seen
 def opened(browser: Any, address: str, **options: Any) -> Iterator[tuple[Any, Seen]]:
     """The page in a browser of its own, when it has looked for an update."""
     context = browser.new_context(**options)
+    context.set_default_timeout(60_000)
     page, seen = context.new_page(), Seen()
     context.on("request", lambda request: seen.requests.append(request.url))
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))
@@ -27,7 +28,7 @@ def opened(browser: Any, address: str, **options: Any) -> Iterator[tuple[Any, Se
 
 
 def ready(page: Any) -> None:
-    page.wait_for_selector("html[data-ready=yes]", timeout=30_000)
+    page.wait_for_selector("html[data-ready=yes]", timeout=120_000)
 
 
 def give(page: Any, image: bytes, name: str = "image.jpg") -> str:
@@ -39,7 +40,7 @@ def give(page: Any, image: bytes, name: str = "image.jpg") -> str:
 
 def answered(page: Any, before: str) -> str:
     script = "before => document.getElementById('answer').ariaBusy !== 'true' && document.getElementById('why').textContent !== before"
-    page.wait_for_function(script, arg=before)
+    page.wait_for_function(script, arg=before, timeout=60_000)
     return page.inner_text("#why")
 
 
