@@ -6,6 +6,7 @@ https://github.com/kubeflow/pipelines/blob/master/api/v2alpha1/pipeline_spec.pro
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 Json = dict[str, Any]
@@ -47,21 +48,25 @@ class CompiledRun:
         root = self.documents[0]["root"]
         self._dag(root["dag"], {**_defaults(root), **arguments})
 
-    def _dag(self, dag: Json, given: Json) -> None:
+    def _dag(self, dag: Json, given: Json, passed: Mapping[str, Json] = MappingProxyType({}), turn: str = "") -> None:
+        """Run a group; `passed` are the artifacts that it is given, `turn` says which turn of a loop it is."""
         results: dict[str, Outputs] = {}
         for name, task in _in_order(dag["tasks"]):
-            results[name] = self._task(name, task, given, results)
+            results[name] = self._task(f"{name}{turn}", task, given, results, passed)
 
-    def _task(self, name: str, task: Json, given: Json, results: Mapping[str, Outputs]) -> Outputs:
+    def _task(self, name: str, task: Json, given: Json, results: Mapping[str, Outputs], passed: Mapping[str, Json]) -> Outputs:
         component = self.documents[0]["components"][task["componentRef"]["name"]]
         inputs = task.get("inputs", {})
         values = _defaults(component) | self._parameters(inputs.get("parameters", {}), given, results)
+        artifacts = {key: _artifact(source, results, passed) for key, source in inputs.get("artifacts", {}).items()}
+        if over := task.get("parameterIterator"):
+            for number, item in enumerate(values[over["items"]["inputParameter"]]):
+                self._dag(component["dag"], {**values, over["itemInput"]: item}, artifacts, f"-{number + 1}")
+            return Outputs()
         if "dag" in component:
             if _triggered(task, values):
-                self._dag(component["dag"], values)
+                self._dag(component["dag"], values, artifacts)
             return Outputs()
-        chosen = inputs.get("artifacts", {}).items()
-        artifacts = {key: _artifact(source, results) for key, source in chosen}
         return self._container(name, component, values, artifacts)
 
     def _container(self, name: str, component: Json, values: Json, artifacts: dict[str, Json]) -> Outputs:
@@ -119,7 +124,9 @@ def _triggered(task: Json, values: Json) -> bool:
     return values[found[1]] != found[2]
 
 
-def _artifact(source: Json, results: Mapping[str, Outputs]) -> Json:
+def _artifact(source: Json, results: Mapping[str, Outputs], passed: Mapping[str, Json]) -> Json:
+    if (given := source.get("componentInputArtifact")) is not None:
+        return passed[given]
     producer = source["taskOutputArtifact"]
     return results[producer["producerTask"]].artifacts[producer["outputArtifactKey"]]
 

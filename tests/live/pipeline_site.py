@@ -23,6 +23,7 @@ from tests.live.task_pod import config_map_of, pod_of
 BUCKET = "dual"
 STORE = f"gs://{BUCKET}/store"
 ARTIFACTS = f"gs://{BUCKET}/artifacts"
+PHOTOS = f"gs://{BUCKET}/photos"
 SIGNING = "dual-signing"
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 
@@ -144,6 +145,8 @@ def site_file(folder: Path, store_url: str, namespace: str, settings: dict[str, 
     secret = {"name": SIGNING, "env": {"key": "DUAL_SIGNING_KEY"}, "steps": ["publish_mobile"]}
     site = {"data": "drawn", "store": STORE, "pipeline_root": ARTIFACTS, "serving_namespace": namespace, "env": emulator}
     site["secrets"] = [secret]
+    # Two shards of ingest and of each evaluation, so that those steps run in their images too.
+    shared = {"sharding": {"enabled": True}, "settings": {**settings, "sharding": {"images": 10, "most": 2}}}
     path = folder / "site.yaml"
-    path.write_text(yaml.safe_dump({"kubeflow": {**site, "settings": settings}}))
+    path.write_text(yaml.safe_dump({"kubeflow": {**site, **shared}}))
     return path

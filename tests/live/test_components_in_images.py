@@ -18,14 +18,16 @@ from components.core.stores import open_store
 from components.publish_mobile.key_folder import KeyFolder
 from pipelines.image_check import IMAGES
 from serving.rollout.cluster.objects import live_of
-from tests.conftest import ROOT
+from tests.conftest import ROOT, tiny_jpeg
 from tests.e2e.test_run import SMALL
 from tests.live.cluster import REGISTRY, LiveCluster, image_tag
 from tests.live.compiled import CompiledRun
-from tests.live.pipeline_site import ARTIFACTS, STORE, Steps, bucket_at, serving_namespace, site_file
+from tests.live.pipeline_site import ARTIFACTS, PHOTOS, STORE, Steps, bucket_at, serving_namespace, site_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(2400)]
 
+SHARED_OUT = ["plan-shards", *(f"{step}-shard-{number}" for step in ("ingest", "evaluate-cloud", "evaluate-mobile") for number in (1, 2))]
+BATCH = ["plan-predictions", "predict-shard-1", "predict-shard-2", "predict"]
 ORDER = [
     *("ingest", "validate-data", "train-cloud", "evaluate-cloud", "train-mobile", "quantize-mobile", "evaluate-mobile", "compare-pair"),
     *("validate-infra", "assemble-release", "roll-out-cloud", "publish-mobile", "report"),
@@ -44,10 +46,24 @@ def settings(namespace: str) -> dict[str, object]:
     return merge(nested, {"validate_infra": {"target": "kubernetes", "kubernetes": pod, "max_request_mb": 1}})
 
 
-def compiled(site: Path, folder: Path) -> list[dict[str, object]]:
-    """What `dual compile` makes of the pipeline for this site, images by the tags in the cluster's registry."""
-    output = folder / "dual.yaml"
-    words = ["compile", "--target", "kubeflow", "--config", site, "--registry", REGISTRY, "--tag", image_tag(), "-o", output]
+def compiled(site: Path, folder: Path, pipeline: str = "dual-deploy") -> list[dict[str, object]]:
+    """What `dual compile` makes of a pipeline for this site, images by the tags in the cluster's registry."""
+    output = folder / f"{pipeline}.yaml"
+    words = [
+        "compile",
+        "--target",
+        "kubeflow",
+        "--pipeline",
+        pipeline,
+        "--config",
+        site,
+        "--registry",
+        REGISTRY,
+        "--tag",
+        image_tag(),
+        "-o",
+        output,
+    ]
     done = subprocess.run([sys.executable, "-m", "pipelines.cli", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(output.read_text()))
@@ -58,6 +74,16 @@ def signing_key(folder: Path) -> str:
     keys = KeyFolder(folder / "keys")
     keys.new("test")
     return "".join(path.read_text() for path in (folder / "keys").glob("*.pem"))
+
+
+def batch(documents: list[dict[str, object]], run_id: str, pods: Steps) -> list[str]:
+    """Have twelve images in a bucket answered by the promoted release, in two shards; the steps that ran."""
+    images = open_store(PHOTOS)
+    for number in range(12):
+        images.put(f"{number:02}.jpg", tiny_jpeg(number % 3, seed=number, side=64))
+    run = CompiledRun(documents, run_id, ARTIFACTS, pods.execute)
+    run.run(data=PHOTOS, batch_size=4, shard_images=6)
+    return run.done
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +101,17 @@ def test_every_component_runs_in_its_image_and_the_pair_ships(
         serving_namespace(cluster, serving, steps, url, tmp_path / "overlay") as site,
         Steps(cluster, steps, url, signing_key(tmp_path)) as pods,
     ):
-        documents = compiled(site_file(tmp_path, url, serving, settings(serving)), tmp_path)
-        run = CompiledRun(documents, f"run-{tail}", ARTIFACTS, pods.execute)
+        config = site_file(tmp_path, url, serving, settings(serving))
+        run = CompiledRun(compiled(config, tmp_path), f"run-{tail}", ARTIFACTS, pods.execute)
         run.run()
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        predicted = batch(compiled(config, tmp_path, "dual-batch"), f"batch-{tail}", pods)
         sys.stdout.write(f"seconds of each step: { ({name: told['seconds'] for name, told in pods.told.items()}) }\n")
-        assert sorted(run.done) == sorted(ORDER)
+        assert sorted(run.done) == sorted([*ORDER, *SHARED_OUT])
+        assert predicted == BATCH
         for name, told in pods.told.items():
             assert (name, told["user"], told["writable"]) == (name, [10001, 10001], [])
             assert set(told["mounts"]) <= {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
         store = open_store(STORE)
         records = read_records(store, run.run_id)
         assert {each.status for each in records.values()} == {"succeeded"}
@@ -93,6 +121,9 @@ def test_every_component_runs_in_its_image_and_the_pair_ships(
         release = channel.channel.release
         assert live_of(site.api.get("Service", "classifier")).stable[:12] == release
         assert pods.told["assemble-release"]["output"]["parameterValues"]["Output"] == release
+        lines = [json.loads(line) for line in store.get(f"predictions/batch-{tail}/predictions.jsonl").data.splitlines()]
+        assert [line["image"] for line in lines] == [f"{number:02}.jpg" for number in range(12)]
+        assert {line["release"] for line in lines} == {release}
         assert records["report"].data["story"]["outcome"] == "SHIPPED"
         limits = {name: pod["spec"]["containers"][0]["resources"] for name, pod in pods.pods.items()}
         assert limits["train-cloud"] == {"requests": {"cpu": "1", "memory": "2G"}, "limits": {"cpu": "8", "memory": "16G"}}
