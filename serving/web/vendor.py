@@ -18,7 +18,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from components.core.download import download
-from components.core.errors import DataError, DualError
+from components.core.errors import DataError, DualError, UsageError
 from components.core.meter import Say
 
 REGISTRY = "https://registry.npmjs.org"
@@ -68,11 +68,11 @@ def vendored(folder: Path | None = None, *, registry: str = "", say: Say | None 
     """The folder with LiteRT.js, fetched if it is not there yet: `core/index.js`, `core/wasm/`, `wasm-utils/`, vendor.json.
 
     `folder` defaults to one in the user's cache; `registry` to $npm_config_registry, else npm's own. Whole or not at all. Raises what
-    `download` raises, `DataError` for a tarball of another digest or content.
+    `download` raises, `DataError` for a tarball of another digest or content, `UsageError` for a folder with something else in it.
     """
     target = folder or default_folder()
     if not is_vendored(target):
-        _fetch(target, registry or _configured(), say)
+        _fetch(_free(target), registry or _configured(), say)
     return target
 
 
@@ -85,6 +85,25 @@ def is_vendored(folder: Path) -> bool:
     """Whether the folder holds exactly this version."""
     mark = folder / _MARK
     return mark.is_file() and mark.read_text() == _mark()
+
+
+def _free(target: Path) -> Path:
+    """The folder without links, if it may be replaced: new, empty, or LiteRT.js of another version. Somebody's own files never are."""
+    try:
+        used = target.exists() and any(target.iterdir())
+    except OSError as error:
+        raise UsageError(f"can't be read ({error.strerror})", where=str(target), fix="Give another folder") from error
+    if used and not _is_ours(target / _MARK):
+        raise UsageError("holds something else than LiteRT.js", where=str(target), fix="Give a new or empty folder; nothing was changed")
+    return target.resolve()
+
+
+def _is_ours(mark: Path) -> bool:
+    try:
+        found = json.loads(mark.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("package") == PACKAGES[0].name
 
 
 def _configured() -> str:

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from components.core.download import Patience
-from components.core.errors import DataError, DualError
+from components.core.errors import DataError, DualError, UsageError
 from pipelines.cli.web import command
 from serving.web import vendor
 from serving.web.vendor import PACKAGES, Package, is_vendored, vendored
@@ -112,9 +112,30 @@ def test_a_second_call_asks_nothing(registry: Registry, tmp_path: Path) -> None:
 
 def test_an_older_version_is_replaced(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "litert").mkdir()
-    (tmp_path / "litert" / "vendor.json").write_text("{}")
+    (tmp_path / "litert" / "vendor.json").write_text('{"package": "@litertjs/core", "version": "0.9.0"}')
     (tmp_path / "litert" / "old.js").write_text("old")
     assert "old.js" not in files(vendored(tmp_path / "litert", registry=registry.url, say=quiet))
+
+
+@pytest.mark.parametrize("mark", [None, "{}", '{"package": "theirs"}', "[1]", "no json"])
+def test_a_folder_with_somebodys_files_is_left_alone(registry: Registry, tmp_path: Path, mark: str | None) -> None:
+    (folder := tmp_path / "documents").mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    if mark is not None:
+        (folder / "vendor.json").write_text(mark)
+    before = files(folder)
+    with pytest.raises(UsageError, match="holds something else than LiteRT"):
+        vendored(folder, registry=registry.url, say=quiet)
+    assert (files(folder), registry.asked) == (before, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["documents"]
+
+
+def test_an_empty_folder_is_taken_also_by_a_link(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    vendored(tmp_path / "link", registry=registry.url, say=quiet)
+    assert (tmp_path / "link").is_symlink()
+    assert is_vendored(tmp_path / "real")
 
 
 def test_another_content_or_none_leaves_nothing(registry: Registry, tmp_path: Path) -> None:
@@ -168,8 +189,6 @@ def test_npms_own_setting_names_the_registry(registry: Registry, tmp_path: Path,
 
 
 def test_offline_says_what_is_missing(registry: Registry, tmp_path: Path) -> None:
-    from components.core.errors import UsageError
-
     with pytest.raises(UsageError, match=r"LiteRT\.js is not there"):
         CliRunner().invoke(command, ["--offline", "--vendor", str(tmp_path / "litert"), "--store", str(tmp_path)], catch_exceptions=False)
     assert registry.asked == []
