@@ -22,6 +22,8 @@ def serve_web(web: Web, host: str, port: int, on_ready: Callable[[str], None]) -
             raise UsageError(
                 f"can't listen there ({error.strerror})", where=f"{host}:{port}", fix="Choose another --host or --port"
             ) from None
+        # Whoever reads the address may come at once; until uvicorn takes over they wait in the queue instead of being refused.
+        listener.listen(128)
         found = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         config = uvicorn.Config(make_web(web), log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3)

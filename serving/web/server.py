@@ -7,8 +7,10 @@ GET  /store/channels/<channel>.json   the channel, and the content-addressed fil
 POST /cloud/predict                   TF Serving's `:predict` of one model
 """
 
+import asyncio
 import re
 import tempfile
+from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import httpx
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -33,6 +35,10 @@ PAGE = Path(__file__).with_name("page")
 MAX_BLOB = 256 << 20
 MAX_IMAGE = 8 << 20
 """Of an image that is asked about; base64 makes it a third longer."""
+MAX_ANSWER = 1 << 20
+"""Of the cloud model's answer."""
+UPLOAD_SECONDS = 60.0
+"""That a browser is given to send its image."""
 _BLOB = re.compile(r"mobile/blobs/[0-9a-f]{64}\.(tflite|selftest\.json)")
 _POLICY = "; ".join(
     (
@@ -166,23 +172,43 @@ class _Pages:
         """The question as the page asked it, to the one model; its answer as it came."""
         if not self._web.server:
             return _refuse(404, "there is no cloud model to ask", "dual web", "Start it with --server http://host:port")
-        body = await _limited(request, MAX_IMAGE * 4 // 3 + 1024)
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                body = await _limited(request.stream(), MAX_IMAGE * 4 // 3 + 1024)
+        except TimeoutError:
+            return _refuse(408, f"the image did not come within {UPLOAD_SECONDS:g} s", "cloud/predict", "Send a smaller one")
+        except ClientDisconnect:
+            return Response(status_code=499)
         if body is None:
             return _refuse(413, f"the image has more than {MAX_IMAGE >> 20} MiB", "cloud/predict", "Send a smaller one")
+        return await self._forward(body)
+
+    async def _forward(self, body: bytes) -> Response:
         try:
-            async with httpx.AsyncClient(timeout=self._web.timeout, trust_env=False) as client:
-                answer = await client.post(self._url, content=body, headers={"content-type": "application/json"})
-        except httpx.TimeoutException:
+            # httpx counts from byte to byte: a server that drips would hold the page for ever.
+            async with asyncio.timeout(self._web.timeout):
+                status, answer = await self._post(body)
+        except (TimeoutError, httpx.TimeoutException):
             return _refuse(504, f"gave no answer within {self._web.timeout:g} s", self._url, "Is it overloaded? See --timeout")
         except httpx.HTTPError as error:
             return _refuse(502, f"can't be reached ({type(error).__name__})", self._url, "Is it running? See --server")
-        return Response(answer.content, status_code=answer.status_code, media_type="application/json")
+        if answer is None:
+            return _refuse(502, f"answers with more than {MAX_ANSWER >> 20} MiB", self._url, "Is it a model server? See --server")
+        return Response(answer, status_code=status, media_type="application/json")
+
+    async def _post(self, body: bytes) -> tuple[int, bytes | None]:
+        headers = {"content-type": "application/json"}
+        async with (
+            httpx.AsyncClient(timeout=self._web.timeout, trust_env=False) as client,
+            client.stream("POST", self._url, content=body, headers=headers) as answer,
+        ):
+            return answer.status_code, await _limited(answer.aiter_bytes(), MAX_ANSWER)
 
 
-async def _limited(request: Request, limit: int) -> bytes | None:
-    """The body, or None if it is longer; no more of it is read then."""
+async def _limited(body: AsyncIterable[bytes], limit: int) -> bytes | None:
+    """The whole of it, or None if it is longer; no more of it is read then."""
     pieces, size = [], 0
-    async for piece in request.stream():
+    async for piece in body:
         pieces.append(piece)
         size += len(piece)
         if size > limit:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.web.server import MAX_IMAGE, PAGE
+from serving.web.server import MAX_ANSWER, MAX_IMAGE, PAGE
 from tests.client.device_site import Site
 from tests.release_pieces import CHANNEL, manifest_of
 from tests.rollout.web import Asked, Reply, reply
@@ -200,3 +201,27 @@ def test_a_server_that_is_slow_is_504_in_time(site: Site, litert: Path) -> None:
         answer = httpx.post(f"{address}/cloud/predict", json={}, trust_env=False, timeout=10)
         released.set()
         assert (answer.status_code, answer.json()["error"]["what"]) == (504, "gave no answer within 0.2 s")
+
+
+def test_a_server_that_drips_is_504_in_time(site: Site, litert: Path) -> None:
+    dripping = Reply(json.dumps(GOOD), drip=0.1)
+    with Cloud(lambda _: dripping).serve() as server, running(web_of(site, litert, server.url, timeout=0.4)) as address:
+        answer = httpx.post(f"{address}/cloud/predict", json={}, trust_env=False, timeout=30)
+        assert (answer.status_code, answer.json()["error"]["what"]) == (504, "gave no answer within 0.4 s")
+
+
+def test_a_server_that_answers_without_end_is_refused(site: Site, litert: Path) -> None:
+    endless = Reply("x" * (MAX_ANSWER + 1))
+    with Cloud(lambda _: endless).serve() as server, running(web_of(site, litert, server.url, timeout=20)) as address:
+        answer = httpx.post(f"{address}/cloud/predict", json={}, trust_env=False, timeout=30)
+        assert (answer.status_code, answer.json()["error"]["what"]) == (502, "answers with more than 1 MiB")
+
+
+def test_an_image_that_does_not_come_is_given_up(site: Site, litert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.web.server.UPLOAD_SECONDS", 0.2)
+    with Cloud().serve() as server, running(web_of(site, litert, server.url)) as address:
+        url = httpx.URL(address)
+        with socket.create_connection((url.host, url.port or 0), timeout=20) as stalled:
+            stalled.sendall(b"POST /cloud/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nsome of it")
+            assert stalled.recv(4096).startswith(b"HTTP/1.1 408 ")
+        assert server.asked == []
