@@ -172,6 +172,9 @@ class _Pages:
         """The question as the page asked it, to the one model; its answer as it came."""
         if not self._web.server:
             return _refuse(404, "there is no cloud model to ask", "dual web", "Start it with --server http://host:port")
+        # What a browser says of itself and no page can forge: other sites can't read an answer, and are not to spend the model either.
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return _refuse(403, "another site asks", "cloud/predict", "Open the page itself")
         try:
             async with asyncio.timeout(UPLOAD_SECONDS):
                 body = await _limited(request.stream(), MAX_IMAGE * 4 // 3 + 1024)

@@ -171,6 +171,13 @@ def test_a_question_reaches_one_path_of_the_server_as_it_is(site: Site, litert: 
         assert not {"Cookie", "Authorization", "cookie", "authorization"} & set(asked.headers)
 
 
+@pytest.mark.parametrize(("said", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)])
+def test_other_sites_may_not_ask_the_cloud(site: Site, litert: Path, said: str, status: int) -> None:
+    with Cloud().serve() as server, running(web_of(site, litert, server.url)) as address:
+        answer = httpx.post(f"{address}/cloud/predict", json={}, headers={"sec-fetch-site": said}, trust_env=False)
+        assert (answer.status_code, len(server.asked)) == (status, int(status == 200))
+
+
 def test_an_image_too_large_is_refused_and_not_passed_on(site: Site, litert: Path) -> None:
     with Cloud().serve() as server, running(web_of(site, litert, server.url)) as address:
         answer = httpx.post(f"{address}/cloud/predict", content=b"x" * (2 * MAX_IMAGE), trust_env=False)
