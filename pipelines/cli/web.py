@@ -49,11 +49,16 @@ def vendor(folder: Path | None, registry: str) -> None:
 
 
 def _serve(store: str, host: str, port: int, vendor: Path | None, *, offline: bool, keys: Path | None, **asked: Any) -> None:
+    from components.core.errors import missing_extra
     from components.core.keyring import read_keyring
     from components.core.stores import open_store
     from components.publish_mobile.signing import own_keyring
-    from serving.web.serve import serve_web
-    from serving.web.server import Web
+
+    try:
+        from serving.web.serve import serve_web
+        from serving.web.server import Web
+    except ModuleNotFoundError as error:
+        raise missing_extra("server", error.name or "starlette") from None
 
     keyring = read_keyring(keys) if keys else own_keyring()
     if not keyring.keys:

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
+from click.testing import CliRunner
 
+from components.core.errors import UsageError
 from components.publish_mobile.private_key import make_key
+from pipelines.cli.web import command
 from serving.web.vendor import _mark
 
 
@@ -48,3 +52,9 @@ def test_no_key_is_a_warning_and_a_taken_port_an_error(tmp_path: Path) -> None:
     _, warned = first.communicate(timeout=20)
     assert "no key is trusted" in warned
     assert (second.returncode, "can't listen there" in said) == (2, True), said
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "serving.web.serve", None)
+    with pytest.raises(UsageError, match="extra 'server'"):
+        CliRunner().invoke(command, ["--store", str(tmp_path)], catch_exceptions=False)
