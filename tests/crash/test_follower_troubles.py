@@ -12,6 +12,7 @@ from components.core.errors import ConflictError, DualError, StaleError
 from components.publish_mobile.publication import undo_publication
 from serving.rollout.cluster import actions, whereabouts
 from serving.rollout.cluster.api import Api
+from serving.rollout.cluster.due import Due
 from tests.crash.fault_proxy import Call, FaultProxy
 from tests.crash.followers import ALIVE_WITHIN, Followed, going_on, make_follower, shown, until
 
@@ -155,9 +156,18 @@ def test_a_store_that_is_away_is_said_and_waited_for(followed: Followed) -> None
     away = folder.with_name("away")
     folder.rename(away)
     followed.ask("undo")
-    with going_on(followed.follower()):
+    follower, looks = followed.follower(), list[Due]()
+    look = follower.look
+
+    def counted() -> Due:
+        looks.append(look())
+        return looks[-1]
+
+    follower.look = counted
+    with going_on(follower):
         until(lambda: any("the channel is not there, but it had 1 before" in line for line in followed.said))
         until(lambda: any("Warning RolloutFollower" in event for event in followed.events()))
+        until(lambda: len(looks) > 4)
         before = followed.versions()
         assert not folder.exists()
         assert (followed.versions(), followed.asked()) == (before, "undo")

@@ -85,7 +85,8 @@ class Follower:
         self.api.asking = self.heartbeat.beat
         self.names = Names(namespace=self.api.namespace, name=self.name)
         self._vigil, self._bell = Vigil(), Doorbell(self.api, "ConfigMap", self.names.state, self.pause)
-        self._seen, self._version, self._said = Sight(None), "", ""
+        self._seen, self._version = Sight(None), ""
+        self._said, self._trouble = "", ""
 
     def run(self, *, once: bool = False) -> None:
         """Follow until `Stopped`; with `once` until nothing is left that is due now, or somebody else sees to it.
@@ -110,7 +111,7 @@ class Follower:
             lease = self.api.find("Lease", self.names.lease)
             self._seen = Sight(state, book.action(), is_held(lease, state), self._vigil.silence(state, lease))
         due = find_due(self._seen, utc_now(), self._is_published)
-        self._say_once(f"{due.why}: {_WORDS[due.deed]}" if due.deed else due.why)
+        self._say_news(f"{due.why}: {_WORDS[due.deed]}" if due.deed else due.why)
         return due
 
     def _follow(self, once: bool) -> None:
@@ -121,7 +122,9 @@ class Follower:
                 due, state = self.look(), self._seen.state
                 if due.deed is not None and state is not None:
                     self._carry_out(due.deed, state, due.why)
+                    self._trouble = ""
                     continue
+                self._trouble = ""
                 if once and (due.settled or self._vigil.moved):
                     return
                 pauses = growing_pauses(_LONGEST_PAUSE)
@@ -181,20 +184,26 @@ class Follower:
 
     # --- saying -------------------------------------------------------------------------------------------------------------------
 
-    def _say_once(self, text: str) -> bool:
-        """Say it unless it was the last thing said; whether it was news."""
-        news = text != self._said
-        if news:
+    def _say_news(self, text: str) -> None:
+        """Say what is due, unless that was said already."""
+        if text != self._said:
             self._said = text
             self.say(text)
-        return news
+
+    def _is_news(self, trouble: str) -> bool:
+        """Say what is wrong, unless that was said and nothing succeeded since; then what is due will be said once more."""
+        if trouble == self._trouble:
+            return False
+        self._trouble, self._said = trouble, ""
+        self.say(trouble)
+        return True
 
     def _report(self, error: DualError) -> None:
         """What keeps the follower from its work, as a line and, where the cluster can be reached, as an Event."""
         if isinstance(error, UnavailableError):
             # Who could not look has seen nothing of the others, who may have been cut off as well.
             self._vigil.forget()
-        if not self._say_once(str(error)) or isinstance(error, UnavailableError) or self._seen.state is None:
+        if not self._is_news(str(error)) or isinstance(error, UnavailableError) or self._seen.state is None:
             return
         state = self._seen.state.to(self._seen.state.phase, str(error), now=utc_now())
         body = event_of(self.names, state, uid_of(self.api, self.names)) | {"type": "Warning", "reason": "RolloutFollower"}
