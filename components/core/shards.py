@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from components.core.digest import sha256_file, sha256_json, sha256_source
 from components.core.errors import DataError, MissingObjectError, UsageError
@@ -78,7 +78,8 @@ class _File(BaseModel):
 class _Mark(BaseModel):
     """The content of piece.json, which is written last: the piece is whole when this is there."""
 
-    files: dict[str, _File]
+    files: dict[Annotated[str, StringConstraints(pattern=r"^\w+\.\w+$")], _File]
+    """By plain names: they become files of this machine."""
 
 
 @dataclass(frozen=True)

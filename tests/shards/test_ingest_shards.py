@@ -12,7 +12,7 @@ from components.core.digest import sha256_tree
 from components.core.errors import UsageError
 from components.core.record import open_step
 from components.core.run_settings import write_settings
-from components.core.shards import Shard, ShardSettings, all_shards, parse_shard, shard_count
+from components.core.shards import Pieces, Shard, ShardSettings, all_shards, parse_shard, shard_count
 from components.core.stores import open_store
 from components.plan_shards.plan import plan_shards
 from tests.shards.sharded_ingest import leave_piece, merge, shown, troubled_folders
@@ -70,6 +70,23 @@ def test_a_piece_of_other_data_or_settings_is_not_taken(tmp_path: Path) -> None:
         leave_piece(data, work, number, 2)
     (data / "dogs" / "new.jpg").write_bytes((data / "cats" / "0.jpg").read_bytes() if (data / "cats" / "0.jpg").exists() else b"x")
     assert sha256_tree(merge(data, work, 2, jpeg_quality=60).root) == sha256_tree(ingest(data, tmp_path, "whole", jpeg_quality=60).root)
+
+
+def test_a_piece_that_names_a_file_elsewhere_is_made_anew_and_nothing_is_written_there(tmp_path: Path) -> None:
+    pieces = Pieces(open_store(str(tmp_path / "store")), "ingest", ("components.ingest",))
+    (folder := tmp_path / "folder").mkdir()
+
+    def build(target: Path) -> None:
+        (target / "good.bin").write_text("good")
+
+    pieces.take({"a": 1}, folder, build)
+    (mark,) = [each for each in pieces.store.list("cache/") if each.endswith("piece.json")]
+    outside = tmp_path / "outside.bin"
+    pieces.store.put(f"{mark.removesuffix('/piece.json')}{outside}", b"good")
+    pieces.store.put(mark, pieces.store.get(mark).data.replace(b"good.bin", str(outside).encode()))
+    assert not pieces.take({"a": 1}, folder, build)
+    assert [path.name for path in folder.iterdir()] == ["good.bin"]
+    assert not outside.exists()
 
 
 def test_tables_and_records_whose_length_is_unknown(tmp_path: Path) -> None:
